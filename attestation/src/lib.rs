@@ -1,0 +1,1 @@
+//! Evidence and its verification, in the words of RFC 9334.

@@ -1,0 +1,1 @@
+//! candle: model families, sampling, chat templates.

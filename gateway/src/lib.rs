@@ -1,0 +1,1 @@
+//! The caller's side: verifies, then speaks; the local OpenAI-compatible proxy.

@@ -1,0 +1,1 @@
+//! Moves ciphertext: relay in, allow-listed egress out, sealed-model files.

@@ -1,0 +1,1 @@
+//! The local key broker: RCAR server, Nitro verifier, Rego policy, release log, SVID issuer.

@@ -1,0 +1,1 @@
+//! The encrypted, signed model package: format, writer, reader.

@@ -1,0 +1,1 @@
+//! A throwaway root: simulated NSM, SPIFFE development authority, cloister-dev.

@@ -1,0 +1,1 @@
+//! One Stream and Listener over vsock, hybrid vsock, unix and tcp.
