@@ -2,12 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
-    SignatureAlgorithm, SigningKey, SubjectPublicKeyInfo,
+    Issuer, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 use spiffe::{SpiffeId, TrustDomain};
@@ -17,8 +14,10 @@ use crate::leaf::{leaf, parse, signing_certificate};
 use crate::{Error, Svid, pem};
 
 mod csr;
+mod key;
 
 pub use csr::{Csr, csr};
+use key::P256Key;
 
 /// Certificates start this much in the past, so that a peer whose clock is a little behind accepts a new one.
 const BACKDATE: Duration = Duration::from_secs(10);
@@ -291,45 +290,4 @@ fn earlier(now: SystemTime) -> SystemTime {
 fn self_issued(der: &CertificateDer<'_>) -> Result<bool, Error> {
     let certificate = parse(der)?;
     Ok(certificate.subject().as_raw() == certificate.issuer().as_raw())
-}
-
-/// A P-256 key that rcgen can sign with and that leaves no copy of itself behind.
-struct P256Key(EcdsaKeyPair);
-
-impl P256Key {
-    fn generate() -> Result<Self, Error> {
-        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
-            .map(Self)
-            .map_err(|_unspecified| Error::Issue("no key was generated"))
-    }
-
-    fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, Error> {
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)
-            .map(Self)
-            .map_err(|_rejected| Error::Key)
-    }
-
-    fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let document = self.0.to_pkcs8v1().map_err(|_unspecified| Error::Key)?;
-        Ok(Zeroizing::new(document.as_ref().to_vec()))
-    }
-}
-
-impl PublicKeyData for P256Key {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.public_key().as_ref()
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ECDSA_P256_SHA256
-    }
-}
-
-impl SigningKey for P256Key {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0
-            .sign(&SystemRandom::new(), message)
-            .map(|signature| signature.as_ref().to_vec())
-            .map_err(|_unspecified| rcgen::Error::RemoteKeyError)
-    }
 }

@@ -1,0 +1,13 @@
+//! Each SPIFFE rule broken once, and the handshakes that rest on them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code: a failure is the report"
+)]
+
+mod chain;
+mod handshake;
+mod issuing;
+mod leaf_rules;
+mod support;
