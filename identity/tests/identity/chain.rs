@@ -118,7 +118,7 @@ fn refuses_an_intermediate_presented_as_leaf() {
     });
     refused(
         &bundle("one.test", &[&ca.der]),
-        &[below.der.clone()],
+        std::slice::from_ref(&below.der),
         |error| matches!(error, Error::CaLeaf),
     );
 }
