@@ -1,1 +1,41 @@
-//! Evidence and its verification, in the words of RFC 9334.
+//! Evidence and its verification, in the words of RFC 9334 (RATS).
+//!
+//! ```text
+//! attester   Binding ─SHA-512─► user_data ┐
+//!                    nonce, public_key    ├─► Attester::attest ─► Evidence (bytes, unverified)
+//!                                         ┘
+//! verifier   Evidence ─► Verifier::verify(Expected, now) ─► Claims (only ever made there)
+//! ```
+//!
+//! # Layout
+//! - `evidence`, `digest`, `pcr`, `binding`: the nouns both sides exchange.
+//! - `attester`, `nsm`: who makes evidence; the Nitro Secure Module is the only shipped platform.
+//! - `verifier`: the numbered steps. `document` and `cbor` do step 1, `chain` and `anchor` step 2,
+//!   `reference_values` step 7.
+#![warn(missing_docs)]
+
+mod anchor;
+mod attester;
+mod binding;
+mod cbor;
+mod chain;
+mod digest;
+mod document;
+mod error;
+mod evidence;
+mod nsm;
+mod pcr;
+mod reference_values;
+mod verifier;
+
+pub use anchor::{AnchorError, TrustAnchor};
+pub use attester::{AttestError, AttestationRequest, Attester};
+pub use binding::{Binding, ModelIdentity, Purpose, SessionSubject, Subject};
+pub use digest::{BootId, ParseHexError, Sha256Digest, Sha384Digest};
+pub use document::{DIGEST, Document};
+pub use error::{ChainError, Error, FreshnessError, StructureError};
+pub use evidence::{Evidence, Nonce, ParseNonceError};
+pub use nsm::NsmAttester;
+pub use pcr::{Pcr, Pcrs};
+pub use reference_values::{ReferenceValues, ReferenceValuesError};
+pub use verifier::{Appraisal, CLOCK_LEEWAY, Claims, Expected, Verifier};

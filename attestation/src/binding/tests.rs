@@ -1,0 +1,118 @@
+use super::*;
+
+fn binding(subject: Subject) -> Binding {
+    Binding {
+        config_digest: Sha256Digest::from_bytes([1; 32]),
+        boot_id: BootId::from_bytes([2; 16]),
+        subject,
+    }
+}
+
+fn session() -> SessionSubject {
+    SessionSubject {
+        tls_spki_sha256: Sha256Digest::from_bytes([3; 32]),
+        exporter: [4; 32],
+        peer_leaf_sha256: Sha256Digest::from_bytes([5; 32]),
+        spiffe_id: "spiffe://example.org/enclave".into(),
+        svid_serial: "0a1b".into(),
+        models: vec![ModelIdentity {
+            name: "m".into(),
+            epoch: u64::MAX,
+            manifest_sha256: Sha256Digest::from_bytes([6; 32]),
+        }],
+    }
+}
+
+fn text(binding: &Binding) -> String {
+    String::from_utf8(binding.canonical_json()).unwrap()
+}
+
+#[test]
+fn a_session_is_written_in_canonical_order_with_its_label() {
+    let expected = format!(
+        concat!(
+            r#"{{"boot_id":"{boot}","config_digest":"{config}","exporter":"{exporter}","#,
+            r#""label":"cloister evidence binding: session","#,
+            r#""models":[{{"epoch":"18446744073709551615","manifest_sha256":"{manifest}","name":"m"}}],"#,
+            r#""peer_leaf_sha256":"{peer}","purpose":"session","role":"server","#,
+            r#""spiffe_id":"spiffe://example.org/enclave","svid_serial":"0a1b","tls_spki_sha256":"{spki}","v":1}}"#,
+        ),
+        boot = "02".repeat(16),
+        config = "01".repeat(32),
+        exporter = "04".repeat(32),
+        manifest = "06".repeat(32),
+        peer = "05".repeat(32),
+        spki = "03".repeat(32),
+    );
+    assert_eq!(text(&binding(Subject::Session(session()))), expected);
+}
+
+#[test]
+fn a_key_release_is_written_in_canonical_order_with_its_label() {
+    let release = binding(Subject::KeyRelease {
+        runtime_data_sha384: Sha384Digest::from_bytes([7; 48]),
+    });
+    let expected = format!(
+        concat!(
+            r#"{{"boot_id":"{boot}","config_digest":"{config}","label":"cloister evidence binding: key-release","#,
+            r#""purpose":"key-release","runtime_data_sha384":"{runtime}","v":1}}"#,
+        ),
+        boot = "02".repeat(16),
+        config = "01".repeat(32),
+        runtime = "07".repeat(48),
+    );
+    assert_eq!(text(&release), expected);
+    // Computed once with `printf %s "$text" | sha512sum`.
+    assert_eq!(hex::encode(release.user_data()), RELEASE_SHA512);
+}
+
+const RELEASE_SHA512: &str = "837c7062470990f33b3430c80acf7baf2a12b397d6642477c98b6990536417319a01ac7f5293d79ebcd9bfe5aba5c41de92aea051f1f2ca82f1eb7754c98acf9";
+
+#[test]
+fn every_member_changes_the_user_data() {
+    let base = session();
+    let other = Sha256Digest::from_bytes([9; 32]);
+    let with = |change: &dyn Fn(&mut SessionSubject)| {
+        let mut changed = base.clone();
+        change(&mut changed);
+        binding(Subject::Session(changed))
+    };
+    let mut all = vec![
+        with(&|_| {}),
+        with(&|s| s.tls_spki_sha256 = other),
+        with(&|s| s.exporter = [9; 32]),
+        with(&|s| s.peer_leaf_sha256 = other),
+        with(&|s| s.spiffe_id.push('2')),
+        with(&|s| s.svid_serial.push('2')),
+        with(&|s| s.models.clear()),
+        with(&|s| s.models[0].name.push('2')),
+        with(&|s| s.models[0].epoch -= 1),
+        with(&|s| s.models[0].manifest_sha256 = other),
+        binding(Subject::SvidIssuance {
+            csr_sha256: other,
+            spki_sha256: other,
+        }),
+        binding(Subject::KeyRelease {
+            runtime_data_sha384: Sha384Digest::from_bytes([9; 48]),
+        }),
+    ];
+    let mut changed = all[0].clone();
+    changed.config_digest = other;
+    all.push(changed);
+    let mut changed = all[0].clone();
+    changed.boot_id = BootId::from_bytes([9; 16]);
+    all.push(changed);
+
+    let distinct: std::collections::BTreeSet<_> =
+        all.iter().map(|b| b.user_data().to_vec()).collect();
+    assert_eq!(distinct.len(), all.len());
+}
+
+#[test]
+fn text_from_a_peer_cannot_forge_a_member() {
+    let mut forged = session();
+    forged.spiffe_id = r#"x","role":"client"#.into();
+    let json: serde_json::Value =
+        serde_json::from_slice(&binding(Subject::Session(forged)).canonical_json()).unwrap();
+    assert_eq!(json["role"], "server");
+}
