@@ -1,0 +1,165 @@
+//! Sealed-model files for the enclave: `GET` and `HEAD` of `/<package>/<file>`, whole or one byte range (RFC 9110 §14).
+//!
+//! What is served is ciphertext and signed manifests, and the enclave checks every byte. The checks here protect the host:
+//! whoever reaches the listener reads files below one directory, and nothing else.
+
+mod range;
+mod root;
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+use transport::ServeLimits;
+
+use crate::meters::ModelMeters;
+use range::Wanted;
+pub(crate) use root::Root;
+
+/// Read ahead of one request; what a slow reader can make us hold.
+const CHUNK: usize = 256 << 10;
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+pub(crate) fn serve_limits(max_connections: usize, drain: Duration) -> ServeLimits {
+    ServeLimits {
+        max_connections,
+        // A reader that takes no byte for this long has died while it loaded a model.
+        idle_timeout: Duration::from_secs(60),
+        max_streams: 16,
+        drain,
+        ..ServeLimits::default()
+    }
+}
+
+pub(crate) struct Models {
+    root: Root,
+    meters: ModelMeters,
+}
+
+impl Models {
+    pub(crate) fn new(root: Root, meters: ModelMeters) -> Self {
+        Self { root, meters }
+    }
+
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path().to_owned();
+        let answer = self
+            .serve(request.method(), &path, request.headers())
+            .await
+            .unwrap_or_else(|e| {
+                let status = match e.kind() {
+                    io::ErrorKind::NotFound => StatusCode::NOT_FOUND,
+                    io::ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+                    _ => {
+                        tracing::warn!(error = %e, "sealed-model file cannot be read");
+                        StatusCode::INTERNAL_SERVER_ERROR
+                    }
+                };
+                empty(status)
+            });
+        self.meters.answered(answer.status().as_u16());
+        Ok(answer)
+    }
+
+    async fn serve(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> io::Result<Response<Body>> {
+        if method != Method::GET && method != Method::HEAD {
+            let mut answer = empty(StatusCode::METHOD_NOT_ALLOWED);
+            set(
+                &mut answer,
+                header::ALLOW,
+                HeaderValue::from_static("GET, HEAD"),
+            );
+            return Ok(answer);
+        }
+        let (file, size) = self.root.open(path).await?;
+        // Range is defined for GET alone; we give no validator, so an If-Range never matches (RFC 9110 §13.1.5, §14.2).
+        let wanted = if method == Method::HEAD || headers.contains_key(header::IF_RANGE) {
+            Wanted::Whole
+        } else {
+            range::wanted(headers, size)
+        };
+        let (status, first, length) = match wanted {
+            Wanted::Whole => (StatusCode::OK, 0, size),
+            Wanted::Part { first, length } => (StatusCode::PARTIAL_CONTENT, first, length),
+            Wanted::Unsatisfiable => {
+                let mut answer = empty(StatusCode::RANGE_NOT_SATISFIABLE);
+                set(
+                    &mut answer,
+                    header::CONTENT_RANGE,
+                    value(&format!("bytes */{size}"))?,
+                );
+                return Ok(answer);
+            }
+        };
+        let mut answer = if method == Method::HEAD {
+            empty(status)
+        } else {
+            Response::new(self.body(file, first, length).await?)
+        };
+        *answer.status_mut() = status;
+        set(
+            &mut answer,
+            header::CONTENT_LENGTH,
+            HeaderValue::from(length),
+        );
+        set(
+            &mut answer,
+            header::ACCEPT_RANGES,
+            HeaderValue::from_static("bytes"),
+        );
+        set(
+            &mut answer,
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+        if status == StatusCode::PARTIAL_CONTENT {
+            // `wanted` gives a part at least one byte, inside the file.
+            let range = format!("bytes {first}-{}/{size}", first + length - 1);
+            set(&mut answer, header::CONTENT_RANGE, value(&range)?);
+        }
+        Ok(answer)
+    }
+
+    /// Reads only when the connection asks for more, so memory does not depend on the reader's speed.
+    async fn body(&self, mut file: tokio::fs::File, first: u64, length: u64) -> io::Result<Body> {
+        file.set_max_buf_size(CHUNK);
+        file.seek(io::SeekFrom::Start(first)).await?;
+        let sent = self.meters.bytes.clone();
+        let chunks = ReaderStream::with_capacity(file.take(length), CHUNK).map_ok(move |chunk| {
+            sent.increment(chunk.len() as u64);
+            Frame::data(chunk)
+        });
+        Ok(StreamBody::new(chunks).boxed_unsync())
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn set(answer: &mut Response<Body>, name: header::HeaderName, value: HeaderValue) {
+    answer.headers_mut().insert(name, value);
+}
+
+fn value(text: &str) -> io::Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(io::Error::other)
+}
