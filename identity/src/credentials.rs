@@ -39,6 +39,16 @@ impl Credentials {
         self.current.store(Some(Arc::new(svid)));
     }
 
+    /// The same SVID and clock, detached: later installs do not reach it. One connection made with a snapshot has
+    /// certainly presented [`Credentials::leaf`] of that snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self {
+            current: ArcSwapOption::new(self.current.load_full()),
+            clock: self.clock.clone(),
+        }
+    }
+
     /// Presents nothing from now on: the issuer withdrew our identity.
     pub fn withdraw(&self) {
         self.current.store(None);

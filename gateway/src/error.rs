@@ -1,0 +1,272 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use attestation::Sha256Digest;
+
+use crate::PolicyError;
+
+/// Which check refused, by the numbers of `docs/verifying.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// 1: TLS 1.3, full handshake, HTTP/2.
+    Tls,
+    /// 1: the server's X.509-SVID.
+    ServerIdentity,
+    /// 2: the answer to the challenge.
+    Challenge,
+    /// 3: the document's form.
+    Structure,
+    /// 3: its certificates.
+    Chain,
+    /// 3: its signature.
+    Signature,
+    /// 3: it is from a debug enclave.
+    Debug,
+    /// 3: it answers another challenge.
+    Nonce,
+    /// 4: it attests another TLS key.
+    PublicKey,
+    /// 4: it was made for another connection or purpose.
+    Binding,
+    /// 5: the image.
+    Measurements,
+    /// 5: its age.
+    Freshness,
+    /// 5: the configuration.
+    ConfigDigest,
+    /// 5: the models.
+    Models,
+    /// 6: the verdict has run out.
+    Expiry,
+}
+
+impl Step {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::ServerIdentity => "server-identity",
+            Self::Challenge => "challenge",
+            Self::Structure => "structure",
+            Self::Chain => "chain",
+            Self::Signature => "signature",
+            Self::Debug => "debug",
+            Self::Nonce => "nonce",
+            Self::PublicKey => "public-key",
+            Self::Binding => "binding",
+            Self::Measurements => "measurements",
+            Self::Freshness => "freshness",
+            Self::ConfigDigest => "config-digest",
+            Self::Models => "models",
+            Self::Expiry => "expiry",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why there is no attested session. Values in the messages are public ones.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // Ours to fix.
+    #[error("policy: {0}")]
+    Policy(#[from] PolicyError),
+    #[error("no usable x509-svid of our own to present")]
+    NoIdentity,
+    #[error("tls configuration: {0}")]
+    TlsConfig(#[source] identity::Error),
+
+    // Try again later.
+    #[error("enclave endpoint: {0}")]
+    Connect(#[source] io::Error),
+    #[error("{what} took longer than {seconds} s")]
+    Timeout { what: &'static str, seconds: u64 },
+    #[error("connection: {}", chain(.0))]
+    Connection(#[source] hyper::Error),
+    #[error("the session is closed")]
+    Closed,
+
+    // The enclave refuses us.
+    #[error("the enclave refused our certificate: {alert}")]
+    CallerRefused { alert: String },
+    #[error("the enclave answered the challenge with http status {status}")]
+    ChallengeRefused { status: u16 },
+
+    // Step 1.
+    #[error("tls handshake: {0}")]
+    Tls(#[source] io::Error),
+    #[error("tls session: {0}")]
+    Session(#[source] identity::Error),
+    #[error("server identity: {}", server_identity(.0))]
+    ServerIdentity(#[source] io::Error),
+    #[error("server identity, checked again: {0}")]
+    ServerIdentityAgain(#[source] identity::Error),
+    // Step 2.
+    #[error("answer to the challenge: {0}")]
+    Challenge(&'static str),
+    // Steps 3 and 4, and the image and age of step 5.
+    #[error("evidence: {}", chain(.0))]
+    Evidence(#[from] attestation::Error),
+    // Step 5.
+    #[error("configuration digest is {actual}, expected {expected}")]
+    ConfigDigest {
+        expected: Sha256Digest,
+        actual: Sha256Digest,
+    },
+    #[error("model {name} is in the policy but not served")]
+    ModelMissing { name: String },
+    #[error("model {name} is served but not in the policy")]
+    ModelUnlisted { name: String },
+    #[error("model {name} is named twice by the enclave")]
+    ModelTwice { name: String },
+    #[error("model {name} is at epoch {actual}, at least {minimum} is required")]
+    ModelEpoch {
+        name: String,
+        minimum: u64,
+        actual: u64,
+    },
+    #[error("manifest of model {name} is {actual}, expected {expected}")]
+    ModelManifest {
+        name: String,
+        expected: Sha256Digest,
+        actual: Sha256Digest,
+    },
+    // Step 6.
+    #[error("the verdict on this connection has run out")]
+    Expired,
+}
+
+impl Error {
+    /// The check that refused the enclave, if one did. Everything else is about reaching it or about ourselves.
+    #[must_use]
+    pub fn step(&self) -> Option<Step> {
+        use attestation::Error as Evidence;
+        Some(match self {
+            Self::Session(_) => Step::Tls,
+            Self::ServerIdentity(_) | Self::ServerIdentityAgain(_) => Step::ServerIdentity,
+            Self::Challenge(_) => Step::Challenge,
+            Self::Evidence(evidence) => match evidence {
+                Evidence::Structure(_) => Step::Structure,
+                Evidence::Chain(_) => Step::Chain,
+                Evidence::Signature => Step::Signature,
+                Evidence::Debug { .. } => Step::Debug,
+                Evidence::Nonce => Step::Nonce,
+                Evidence::PublicKey => Step::PublicKey,
+                Evidence::Binding { .. } => Step::Binding,
+                Evidence::Measurement { .. } => Step::Measurements,
+                Evidence::Freshness(_) => Step::Freshness,
+                // A step that this crate does not know yet is still a refusal.
+                _ => Step::Structure,
+            },
+            Self::ConfigDigest { .. } => Step::ConfigDigest,
+            Self::ModelMissing { .. }
+            | Self::ModelUnlisted { .. }
+            | Self::ModelTwice { .. }
+            | Self::ModelEpoch { .. }
+            | Self::ModelManifest { .. } => Step::Models,
+            Self::Expired => Step::Expiry,
+            _ => return None,
+        })
+    }
+
+    /// Expected and actual value, where the check compared two.
+    #[must_use]
+    pub fn compared(&self) -> Option<(String, String)> {
+        match self {
+            Self::Evidence(attestation::Error::Measurement {
+                expected, actual, ..
+            }) => {
+                let actual = actual.map_or_else(|| "absent".to_owned(), |pcr| pcr.to_string());
+                Some((expected.to_string(), actual))
+            }
+            Self::ConfigDigest { expected, actual }
+            | Self::ModelManifest {
+                expected, actual, ..
+            } => Some((expected.to_string(), actual.to_string())),
+            Self::ModelEpoch {
+                minimum, actual, ..
+            } => Some((format!("at least {minimum}"), actual.to_string())),
+            _ => None,
+        }
+    }
+
+    /// Sorts a failed handshake: our verdict on the server's certificate, the server's on ours, or anything else.
+    pub(crate) fn handshake(error: io::Error) -> Self {
+        if identity::verdict(&error).is_some() {
+            return Self::ServerIdentity(error);
+        }
+        match alert(&error) {
+            Some(alert) => Self::CallerRefused { alert },
+            None => Self::Tls(error),
+        }
+    }
+
+    /// Sorts a failed HTTP/2 exchange. In TLS 1.3 a client learns only here that its certificate was refused.
+    pub(crate) fn exchange(error: hyper::Error) -> Self {
+        match alert(&error) {
+            Some(alert) => Self::CallerRefused { alert },
+            None => Self::Connection(error),
+        }
+    }
+}
+
+/// The TLS alert at the bottom of an error, if the peer sent one about our certificate.
+fn alert(error: &(dyn StdError + 'static)) -> Option<String> {
+    use rustls::AlertDescription as Alert;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // `io::Error::source` skips the error that it wraps.
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let tls = inner.map_or_else(
+            || error.downcast_ref::<rustls::Error>(),
+            |inner| inner.downcast_ref::<rustls::Error>(),
+        );
+        if let Some(rustls::Error::AlertReceived(alert)) = tls {
+            return matches!(
+                alert,
+                Alert::CertificateUnknown
+                    | Alert::CertificateRequired
+                    | Alert::CertificateExpired
+                    | Alert::CertificateRevoked
+                    | Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+            )
+            .then(|| format!("{alert:?}"));
+        }
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// An error with its sources, on one line.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let part = source.to_string();
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = source.source();
+    }
+    text
+}
+
+fn server_identity(error: &io::Error) -> String {
+    identity::verdict(error).map_or_else(|| error.to_string(), ToString::to_string)
+}

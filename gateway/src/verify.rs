@@ -1,0 +1,132 @@
+//! Steps 3 to 6: a pure function from our own TLS state, our own nonce, the policy and the server's answer to a verdict.
+
+use std::time::SystemTime;
+
+use attestation::{
+    Appraisal, Binding, BootId, Claims, Expected, ModelIdentity, Nonce, SessionSubject,
+    Sha256Digest, Subject, Verifier,
+};
+use identity::Leaf;
+
+use crate::challenge::Answer;
+use crate::{Error, Policy};
+
+/// What this end of the connection knows by itself. Nothing in here came from the server's words.
+#[derive(Clone, Debug)]
+pub(crate) struct Channel {
+    /// RFC 9266 exporter of this connection.
+    pub(crate) exporter: [u8; 32],
+    /// The server's leaf, as verified in the handshake.
+    pub(crate) server: Leaf,
+    /// SHA-256 of the leaf that we presented. The exporter does not cover it.
+    pub(crate) own_leaf_sha256: [u8; 32],
+}
+
+/// A connection's verdict: what was verified, when, and until when it counts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Verdict {
+    pub claims: Claims,
+    pub config_digest: Sha256Digest,
+    pub boot_id: BootId,
+    pub models: Vec<ModelIdentity>,
+    pub verified_at: SystemTime,
+    /// The earlier of the policy's interval and the end of the server's SVID.
+    pub until: SystemTime,
+}
+
+pub(crate) fn verify(
+    policy: &Policy,
+    channel: &Channel,
+    nonce: &Nonce,
+    answer: Answer,
+    now: SystemTime,
+) -> Result<Verdict, Error> {
+    let spki = channel.server.spki_der.as_slice();
+    // Step 4 in advance: the binding as it must be. The server contributes its boot's name and what step 5 judges.
+    let binding = Binding {
+        config_digest: answer.config_digest,
+        boot_id: answer.boot_id,
+        subject: Subject::Session(SessionSubject {
+            tls_spki_sha256: Sha256Digest::of(spki),
+            exporter: channel.exporter,
+            peer_leaf_sha256: Sha256Digest::from(channel.own_leaf_sha256),
+            spiffe_id: channel.server.id.to_string(),
+            svid_serial: channel.server.serial.clone(),
+            models: answer.models.clone(),
+        }),
+    };
+    // Steps 3 and 4, then the image and the age of step 5.
+    let expected = Expected {
+        nonce: nonce.as_bytes(),
+        public_key: spki,
+        binding: &binding,
+        measurements: Appraisal::Reference(&policy.images),
+        max_age: policy.max_age,
+    };
+    let claims =
+        Verifier::new(policy.trust_anchor.clone()).verify(&answer.evidence, &expected, now)?;
+    // Step 5, the rest: what the evidence has now been shown to commit to.
+    if answer.config_digest != policy.config_digest {
+        return Err(Error::ConfigDigest {
+            expected: policy.config_digest,
+            actual: answer.config_digest,
+        });
+    }
+    check_models(policy, &answer.models)?;
+    // Step 6.
+    let until = now
+        .checked_add(policy.reattest)
+        .map_or(channel.server.not_after, |end| {
+            end.min(channel.server.not_after)
+        });
+    if until <= now {
+        return Err(Error::Expired);
+    }
+    Ok(Verdict {
+        claims,
+        config_digest: answer.config_digest,
+        boot_id: answer.boot_id,
+        models: answer.models,
+        verified_at: now,
+        until,
+    })
+}
+
+fn check_models(policy: &Policy, served: &[ModelIdentity]) -> Result<(), Error> {
+    for rule in &policy.models {
+        let mut found = served.iter().filter(|model| model.name == rule.name);
+        let name = || rule.name.clone();
+        let model = found
+            .next()
+            .ok_or_else(|| Error::ModelMissing { name: name() })?;
+        if found.next().is_some() {
+            return Err(Error::ModelTwice { name: name() });
+        }
+        if model.epoch < rule.min_epoch {
+            return Err(Error::ModelEpoch {
+                name: name(),
+                minimum: rule.min_epoch,
+                actual: model.epoch,
+            });
+        }
+        if let Some(expected) = rule.manifest_sha256
+            && expected != model.manifest_sha256
+        {
+            return Err(Error::ModelManifest {
+                name: name(),
+                expected,
+                actual: model.manifest_sha256,
+            });
+        }
+    }
+    let unlisted = served
+        .iter()
+        .find(|model| !policy.models.iter().any(|rule| rule.name == model.name));
+    match unlisted {
+        Some(model) => Err(Error::ModelUnlisted {
+            name: model.name.clone(),
+        }),
+        None => Ok(()),
+    }
+}
