@@ -1,0 +1,275 @@
+//! The authorities of a simulated chain, with their keys, and the leaves they issue.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, CustomExtension, IsCa, Issuer, KeyPair, PKCS_ECDSA_P384_SHA384};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::error::PkiError;
+use super::rank::{REGION, Rank, name};
+
+/// Lifetime of a leaf, from the second it is issued.
+pub(super) const LEAF_LIFETIME: Duration = Duration::from_secs(3 * 3600 + 3);
+
+/// The authorities of a chain, with their keys. For one run: write none of it to disk.
+pub struct SimPki {
+    /// Root, regional, zonal, instance.
+    authorities: [Authority; 4],
+}
+
+struct Authority {
+    rank: Rank,
+    certificate: Vec<u8>,
+    not_after: SystemTime,
+    key: KeyPair,
+}
+
+/// A leaf certificate and its key.
+pub struct SimLeaf {
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// End of its validity.
+    pub not_after: SystemTime,
+    signer: EcdsaKeyPair,
+}
+
+/// A change to one certificate before it is signed.
+type Edit<'a> = &'a dyn Fn(Rank, &mut CertificateParams);
+
+impl SimPki {
+    /// A fresh chain, valid from an hour before `now`.
+    #[expect(
+        clippy::expect_used,
+        reason = "fixed names and fresh keys always make certificates"
+    )]
+    pub fn generate(now: SystemTime) -> Self {
+        Self::generate_with(now, &|_, _| {}).expect("a simulated chain is made")
+    }
+
+    /// A fresh chain whose certificates `edit` may spoil before they are signed.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`] when an edited certificate cannot be encoded.
+    pub fn generate_with(now: SystemTime, edit: Edit<'_>) -> Result<Self, PkiError> {
+        let root = Authority::issue(Rank::Root, new_key()?, None, now, edit)?;
+        let regional = Authority::issue(Rank::Regional, new_key()?, Some(&root), now, edit)?;
+        let zonal = Authority::issue(Rank::Zonal, new_key()?, Some(&regional), now, edit)?;
+        let instance = Authority::issue(Rank::Instance, new_key()?, Some(&zonal), now, edit)?;
+        Ok(Self {
+            authorities: [root, regional, zonal, instance],
+        })
+    }
+
+    /// The trust anchor for verifiers of this run.
+    pub fn root_pem(&self) -> String {
+        let [root, ..] = &self.authorities;
+        let body = STANDARD.encode(&root.certificate);
+        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+        for line in body.as_bytes().chunks(64) {
+            pem.extend(line.iter().copied().map(char::from));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+        pem
+    }
+
+    /// The certificates above the leaf, from the root down, DER.
+    pub fn cabundle(&self) -> Vec<Vec<u8>> {
+        self.authorities
+            .iter()
+            .map(|authority| authority.certificate.clone())
+            .collect()
+    }
+
+    /// A leaf for the module, valid from `now`.
+    ///
+    /// # Errors
+    /// See [`PkiError`].
+    pub fn issue_leaf(&self, module_id: &str, now: SystemTime) -> Result<SimLeaf, PkiError> {
+        self.issue_leaf_with(module_id, now, &|_| {})
+    }
+
+    /// A leaf that `edit` may spoil before it is signed.
+    ///
+    /// # Errors
+    /// See [`PkiError`].
+    pub fn issue_leaf_with(
+        &self,
+        module_id: &str,
+        now: SystemTime,
+        edit: &dyn Fn(&mut CertificateParams),
+    ) -> Result<SimLeaf, PkiError> {
+        let [.., instance] = &self.authorities;
+        let key = new_key()?;
+        let not_after = now + LEAF_LIFETIME;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name(&format!("{module_id}.{REGION}.aws"));
+        params.not_before = now.into();
+        params.not_after = not_after.into();
+        params.is_ca = IsCa::ExplicitNoCa;
+        // digitalSignature and nonRepudiation, written by hand because real leaves do not mark it critical.
+        params.custom_extensions = vec![CustomExtension::from_oid_content(
+            &[2, 5, 29, 15],
+            vec![3, 2, 6, 0xc0],
+        )];
+        edit(&mut params);
+        let certificate = params.signed_by(&key, &instance.issuer()?)?.der().to_vec();
+        match EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, key.serialized_der()) {
+            Ok(signer) => Ok(SimLeaf {
+                certificate,
+                not_after,
+                signer,
+            }),
+            Err(_) => Err(PkiError::Key),
+        }
+    }
+
+    /// Issues again, under the same names and keys, what would end before a leaf issued now.
+    ///
+    /// # Errors
+    /// See [`PkiError`].
+    pub fn renew(&mut self, now: SystemTime) -> Result<(), PkiError> {
+        let [root, below @ ..] = &mut self.authorities;
+        let mut above = &*root;
+        for authority in below {
+            if authority.not_after < now + LEAF_LIFETIME {
+                authority.renew(above, now)?;
+            }
+            above = authority;
+        }
+        Ok(())
+    }
+
+    /// Certificates and keys, for a child's standard input.
+    pub fn to_json(&self) -> Zeroizing<String> {
+        // Base64 needs no escapes, and writing the text by hand leaves no second copy of the keys behind.
+        let members: Vec<_> = self
+            .authorities
+            .iter()
+            .map(|authority| {
+                let certificate = STANDARD.encode(&authority.certificate);
+                let key = Zeroizing::new(STANDARD.encode(authority.key.serialized_der()));
+                Zeroizing::new(format!(
+                    r#"{{"certificate":"{certificate}","key":"{}"}}"#,
+                    key.as_str()
+                ))
+            })
+            .collect();
+        let length = members.iter().map(|member| member.len() + 1).sum::<usize>();
+        let mut json = Zeroizing::new(String::with_capacity(length + 1));
+        for member in &members {
+            let before = if json.is_empty() { '[' } else { ',' };
+            json.push(before);
+            json.push_str(member);
+        }
+        json.push(']');
+        json
+    }
+
+    /// Reads what [`SimPki::to_json`] wrote.
+    ///
+    /// # Errors
+    /// [`PkiError::Json`], without quoting the text.
+    pub fn from_json(json: &str) -> Result<Self, PkiError> {
+        let Ok(written) = serde_json::from_str::<[Written<'_>; 4]>(json) else {
+            return Err(PkiError::Json("expected four certificates with their keys"));
+        };
+        let [root, regional, zonal, instance] = written;
+        Ok(Self {
+            authorities: [
+                Authority::read(Rank::Root, &root)?,
+                Authority::read(Rank::Regional, &regional)?,
+                Authority::read(Rank::Zonal, &zonal)?,
+                Authority::read(Rank::Instance, &instance)?,
+            ],
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written<'a> {
+    // Borrowed: base64 has no escapes, so no copy of the key is made.
+    certificate: &'a str,
+    key: &'a str,
+}
+
+impl SimLeaf {
+    /// ES384 (RFC 9053): raw r || s, 96 bytes.
+    ///
+    /// # Errors
+    /// [`PkiError::Key`].
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, PkiError> {
+        match self.signer.sign(&SystemRandom::new(), message) {
+            Ok(signature) => Ok(signature.as_ref().to_vec()),
+            Err(_) => Err(PkiError::Key),
+        }
+    }
+}
+
+impl Authority {
+    fn issue(
+        rank: Rank,
+        key: KeyPair,
+        above: Option<&Self>,
+        now: SystemTime,
+        edit: Edit<'_>,
+    ) -> Result<Self, PkiError> {
+        let mut params = rank.params(now);
+        edit(rank, &mut params);
+        let not_after = params.not_after.into();
+        let certificate = match above {
+            Some(above) => params.signed_by(&key, &above.issuer()?)?,
+            None => params.self_signed(&key)?,
+        };
+        Ok(Self {
+            rank,
+            certificate: certificate.der().to_vec(),
+            not_after,
+            key,
+        })
+    }
+
+    fn renew(&mut self, above: &Self, now: SystemTime) -> Result<(), PkiError> {
+        let params = self.rank.params(now);
+        self.not_after = params.not_after.into();
+        self.certificate = params
+            .signed_by(&self.key, &above.issuer()?)?
+            .der()
+            .to_vec();
+        Ok(())
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, PkiError> {
+        let certificate = CertificateDer::from(self.certificate.as_slice());
+        Ok(Issuer::from_ca_cert_der(&certificate, &self.key)?)
+    }
+
+    fn read(rank: Rank, written: &Written<'_>) -> Result<Self, PkiError> {
+        let Ok(certificate) = STANDARD.decode(written.certificate) else {
+            return Err(PkiError::Json("a certificate is not base64"));
+        };
+        let Ok(key) = STANDARD.decode(written.key).map(Zeroizing::new) else {
+            return Err(PkiError::Json("a key is not base64"));
+        };
+        let key = PrivatePkcs8KeyDer::from(key.as_slice());
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P384_SHA384)?;
+        // The end of its validity is not read back: it only decides when to renew, and renewing early does no harm.
+        Ok(Self {
+            rank,
+            certificate,
+            not_after: SystemTime::UNIX_EPOCH,
+            key,
+        })
+    }
+}
+
+fn new_key() -> Result<KeyPair, PkiError> {
+    Ok(KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384)?)
+}
