@@ -34,6 +34,9 @@ pub enum Error {
         /// What broke.
         source: io::Error,
     },
+    /// The operating system gives us no signals.
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
     /// A task of ours panicked: a bug.
     #[error("a task of the host ended by itself; please report this")]
     Task,
@@ -46,7 +49,7 @@ impl Error {
         match self {
             Self::Config(_) => 64,
             Self::Models { .. } | Self::Listen { .. } | Self::Stopped { .. } => 69,
-            Self::Task => 70,
+            Self::Signals(_) | Self::Task => 70,
         }
     }
 }

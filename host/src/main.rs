@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use host::{Config, Error};
+use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -49,16 +50,11 @@ async fn main() -> ExitCode {
 
 async fn start(config: PathBuf) -> Result<(), Error> {
     let config = Config::load(&config)?;
-    let signals = signal(SignalKind::terminate())
-        .and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    let (mut term, mut interrupt) = signals.map_err(|source| Error::Listen {
-        field: "signals".to_owned(),
-        source,
-    })?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     host::run(config, async move {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = ctrl_c() => {}
         }
     })
     .await
