@@ -1,1 +1,40 @@
-//! candle: model families, sampling, chat templates.
+//! candle: model families, sampling, chat templates. Knows no TLS, no attestation and no network.
+//!
+//! # Layout
+//!
+//! - [`ModelFiles`] is the seam to the plaintext of a model; [`Engine::load`] reads it once.
+//! - [`Engine`] is the handle: admission, templates and tokenizing happen on the caller's thread, everything that touches
+//!   weights on one owned thread behind a bounded queue.
+//! - `llama` and `bert` are the families, `weights` reads safetensors tensor by tensor into their only plaintext copy.
+//! - `chat` turns a request into tokens and tokens into text; `embedding` plans batches.
+//!
+//! Text that came from a user is a [`Text`]: never logged, never part of an error.
+
+mod bert;
+mod chat;
+mod decoder;
+mod embedding;
+mod engine;
+mod error;
+mod fields;
+mod files;
+#[cfg(test)]
+mod fixtures;
+mod gate;
+mod llama;
+mod load;
+mod options;
+mod request;
+mod shared;
+mod text;
+mod vocabulary;
+mod weights;
+mod worker;
+
+pub use engine::{Engine, ModelKind};
+pub use error::{EngineError, LoadError};
+pub use files::{DirFiles, ModelFiles};
+pub use options::{Clock, EngineOptions};
+pub use request::{ChatEvent, ChatRequest, Embeddings, FinishReason, Message, Role, Usage};
+pub use shared::{Health, Stats};
+pub use text::Text;

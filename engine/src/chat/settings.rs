@@ -1,0 +1,61 @@
+use std::collections::BTreeSet;
+
+use crate::{EngineOptions, LoadError, ModelFiles, fields::Fields, vocabulary::Vocabulary};
+
+pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// What the thread must know of a chat model beside its weights.
+pub(crate) struct ChatSettings {
+    /// Tokens of prompt and answer together.
+    pub(crate) context: usize,
+    /// Tokens that end a turn.
+    pub(crate) end: BTreeSet<u32>,
+    pub(crate) prefill_chunk: usize,
+}
+
+impl ChatSettings {
+    /// The end of a turn is named in up to three files, and files of chat models often disagree: the generation settings may
+    /// end a document where the template ends a turn. Any of them ends the answer.
+    pub(crate) fn read(
+        files: &dyn ModelFiles,
+        config: &Fields<'_>,
+        context: usize,
+        vocabulary_size: usize,
+        vocabulary: &Vocabulary,
+        options: &EngineOptions,
+    ) -> Result<Self, LoadError> {
+        if context < 2 {
+            return Err(config.error("max_position_embeddings", "leaves no room for an answer"));
+        }
+        let mut end = BTreeSet::from_iter(config.token_ids("eos_token_id", vocabulary_size)?);
+        if let Some(generation) = Fields::read_optional(files, "generation_config.json")? {
+            end.extend(generation.token_ids("eos_token_id", vocabulary_size)?);
+        }
+        if let Some(tokenizer) = Fields::read_optional(files, TOKENIZER_CONFIG)? {
+            end.extend(
+                special_token(&tokenizer, "eos_token")?.and_then(|token| vocabulary.id(&token)),
+            );
+        }
+        if end.is_empty() {
+            tracing::warn!("the model names no end of turn: answers run to max_tokens");
+        }
+        Ok(Self {
+            context,
+            end,
+            prefill_chunk: options.prefill_chunk,
+        })
+    }
+}
+
+/// A special token is written as a string, or as an object with its settings.
+pub(super) fn special_token(fields: &Fields<'_>, field: &str) -> Result<Option<String>, LoadError> {
+    match fields.value(field) {
+        Some(serde_json::Value::Object(_)) => {
+            let object = fields.object(field)?;
+            object.map_or(Ok(None), |object| {
+                Ok(object.text("content")?.map(String::from))
+            })
+        }
+        _ => Ok(fields.text(field)?.map(String::from)),
+    }
+}

@@ -1,0 +1,178 @@
+//! Chat templates as Hugging Face writes them: Jinja with Python's methods, two block settings and a few functions.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use time::{OffsetDateTime, format_description};
+
+use super::settings::{TOKENIZER_CONFIG, special_token};
+use crate::{Clock, EngineError, LoadError, Message, ModelFiles, Text, fields::Fields, files};
+
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+const TEMPLATE: &str = "chat";
+/// The longest published templates (with tools and documents) have about 30 KiB.
+const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
+/// Instructions of one rendering. A long conversation takes some fifty per message; a template comes with the model and must
+/// not be able to loop for ever.
+const FUEL: u64 = 2_000_000;
+const RECURSION_LIMIT: usize = 64;
+
+pub(crate) struct ChatTemplate {
+    environment: Environment<'static>,
+    special: BTreeMap<&'static str, Value>,
+}
+
+impl ChatTemplate {
+    pub(crate) fn read(files: &dyn ModelFiles, clock: Option<Clock>) -> Result<Self, LoadError> {
+        let config = Fields::read_optional(files, TOKENIZER_CONFIG)?;
+        let mut special = BTreeMap::new();
+        if let Some(config) = &config {
+            for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
+                if let Some(token) = special_token(config, name)? {
+                    special.insert(name, Value::from(token));
+                }
+            }
+        }
+        let (file, source) = source(files, config.as_ref())?;
+        let malformed = |problem: &str| LoadError::Malformed {
+            file: file.into(),
+            problem: problem.into(),
+        };
+
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment.set_syntax(syntax.map_err(|_fixed| malformed("template syntax"))?);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION_LIMIT);
+        // Errors must not carry the values that a template was rendered with.
+        environment.set_debug(false);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_filter("tojson", to_json);
+        if let Some(clock) = clock {
+            environment.add_function("strftime_now", move |format: String| {
+                format_time(clock(), &format)
+            });
+        }
+        environment
+            .add_template_owned(TEMPLATE, source)
+            .map_err(|error| {
+                malformed(&match error.line() {
+                    Some(line) => {
+                        format!("the chat template does not compile, see its line {line}")
+                    }
+                    None => "the chat template does not compile".into(),
+                })
+            })?;
+        Ok(Self {
+            environment,
+            special,
+        })
+    }
+
+    /// The conversation as the model was trained to read it, up to where the answer begins.
+    ///
+    /// The copies that minijinja makes of the text are freed, not cleared.
+    pub(crate) fn render(
+        &self,
+        messages: &[Message],
+        max_bytes: usize,
+    ) -> Result<Text, EngineError> {
+        let message = |message: &Message| {
+            // In the order that a template which prints the message shows.
+            Value::from_pairs([
+                ("role", Value::from(message.role.as_str())),
+                ("content", Value::from(message.content.expose())),
+            ])
+        };
+        let mut context = self.special.clone();
+        context.insert("messages", messages.iter().map(message).collect());
+        context.insert("add_generation_prompt", Value::from(true));
+        // Templates ask `is not none`, which holds for an undefined name.
+        context.insert("tools", Value::from(()));
+        context.insert("documents", Value::from(()));
+
+        let template = self
+            .environment
+            .get_template(TEMPLATE)
+            .map_err(|_added_above| EngineError::Internal)?;
+        let text = template
+            .render(Value::from(context))
+            .map(Text::new)
+            .map_err(|_text_inside| EngineError::Template)?;
+        match text.expose().len() <= max_bytes.saturating_mul(2) {
+            true => Ok(text),
+            false => Err(EngineError::Invalid("messages are too long")),
+        }
+    }
+}
+
+/// The file of its own wins over the field, as in the Python library.
+fn source(
+    files: &dyn ModelFiles,
+    config: Option<&Fields<'_>>,
+) -> Result<(&'static str, String), LoadError> {
+    if let Some(bytes) = files::read_optional(files, TEMPLATE_FILE, MAX_TEMPLATE_BYTES)? {
+        let not_text = |_| LoadError::Malformed {
+            file: TEMPLATE_FILE.into(),
+            problem: "not UTF-8".into(),
+        };
+        return Ok((TEMPLATE_FILE, String::from_utf8(bytes).map_err(not_text)?));
+    }
+    let missing = || LoadError::Field {
+        file: TOKENIZER_CONFIG.into(),
+        field: "chat_template".into(),
+        problem: format!("missing, and there is no {TEMPLATE_FILE}: the model cannot chat"),
+    };
+    let config = config.ok_or_else(missing)?;
+    let text = match config.value("chat_template") {
+        // Several templates by name; the one for conversations is called "default".
+        Some(serde_json::Value::Array(named)) => {
+            let default = named
+                .iter()
+                .find(|entry| entry.get("name").is_some_and(|name| name == "default"));
+            default
+                .and_then(|entry| entry.get("template"))
+                .and_then(serde_json::Value::as_str)
+        }
+        _ => config.text("chat_template")?,
+    };
+    let text = text.ok_or_else(missing)?;
+    match u64::try_from(text.len()) {
+        Ok(bytes) if bytes <= MAX_TEMPLATE_BYTES => Ok((TOKENIZER_CONFIG, text.into())),
+        _ => Err(config.error(
+            "chat_template",
+            format!("longer than {MAX_TEMPLATE_BYTES} bytes"),
+        )),
+    }
+}
+
+fn raise_exception(_message: String) -> Result<String, Error> {
+    Err(Error::new(
+        ErrorKind::InvalidOperation,
+        "raised by the template",
+    ))
+}
+
+/// Python's form: no escapes for HTML, which minijinja's own filter makes.
+fn to_json(value: &Value) -> Result<String, Error> {
+    serde_json::to_string(value)
+        .map_err(|_text_inside| Error::new(ErrorKind::BadSerialization, "not JSON"))
+}
+
+fn format_time(now: SystemTime, format: &str) -> Result<String, Error> {
+    let refuse = || Error::new(ErrorKind::InvalidOperation, "strftime format");
+    let format = format_description::parse_strftime_owned(format).map_err(|_fixed| refuse())?;
+    OffsetDateTime::from(now)
+        .format(&format)
+        .map_err(|_fixed| refuse())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,406 @@
+//! Models made up on the spot: random weights, a tokenizer of single bytes, and a decoder that follows a script.
+#![expect(clippy::cast_possible_truncation, reason = "the numbers are small")]
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use half::{bf16, f16};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use rayon::ThreadPoolBuilder;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use crate::{
+    ChatEvent, ChatRequest, Engine, EngineError, EngineOptions, FinishReason, Message, ModelFiles,
+    Role, Text, Usage,
+    chat::{ChatSettings, ChatTemplate},
+    decoder::{Decoder, Row},
+    load,
+    vocabulary::Vocabulary,
+};
+
+/// A model in memory; a test changes a file before it loads it.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryFiles(pub(crate) HashMap<String, Vec<u8>>);
+
+impl MemoryFiles {
+    pub(crate) fn set(&mut self, name: &str, contents: impl Into<Vec<u8>>) {
+        self.0.insert(name.into(), contents.into());
+    }
+
+    pub(crate) fn with(mut self, name: &str, contents: impl Into<Vec<u8>>) -> Self {
+        self.set(name, contents);
+        self
+    }
+
+    /// Changes one field of config.json.
+    pub(crate) fn configured(mut self, field: &str, value: Value) -> Self {
+        let mut config: Value = serde_json::from_slice(&self.0["config.json"]).unwrap();
+        config[field] = value;
+        self.set("config.json", config.to_string());
+        self
+    }
+
+    pub(crate) fn load(self, options: EngineOptions) -> Result<Engine, crate::LoadError> {
+        Engine::load(Arc::new(self), options)
+    }
+}
+
+impl ModelFiles for MemoryFiles {
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn len(&self, name: &str) -> Option<u64> {
+        self.0.get(name).map(|bytes| bytes.len() as u64)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let bytes = self.0.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let start = usize::try_from(offset).unwrap();
+        buf.copy_from_slice(
+            bytes
+                .get(start..start + buf.len())
+                .ok_or(io::ErrorKind::UnexpectedEof)?,
+        );
+        Ok(())
+    }
+}
+
+pub(crate) fn options() -> EngineOptions {
+    EngineOptions {
+        threads: 2,
+        ..EngineOptions::default()
+    }
+}
+
+pub(crate) const VOCABULARY: usize = 264;
+pub(crate) const END: u32 = 257;
+
+/// Byte-level BPE without merges: token 104 is "h", and every character beyond ASCII is split.
+pub(crate) fn byte_tokenizer() -> Value {
+    let mut vocab = serde_json::Map::new();
+    let mut extra = 256;
+    for byte in 0..=255u32 {
+        let printable = matches!(byte, 33..=126 | 161..=172 | 174..=255);
+        let shown = if printable { byte } else { extra };
+        extra += u32::from(!printable);
+        vocab.insert(char::from_u32(shown).unwrap().to_string(), json!(byte));
+    }
+    let specials = [
+        "<|bos|>",
+        "<|end|>",
+        "<|user|>",
+        "<|assistant|>",
+        "<|system|>",
+    ];
+    let added = specials.iter().enumerate().map(|(index, content)| {
+        json!({"id": 256 + index, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    });
+    json!({
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "!"},
+        "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []},
+    })
+}
+
+pub(crate) const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\
+    {{ message.content | trim }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+
+pub(crate) fn vocabulary_files() -> MemoryFiles {
+    let config = json!({"bos_token": "<|bos|>", "eos_token": {"content": "<|end|>"}, "chat_template": TEMPLATE});
+    MemoryFiles::default()
+        .with("tokenizer.json", byte_tokenizer().to_string())
+        .with("tokenizer_config.json", config.to_string())
+}
+
+/// Shapes of a model, and what they are filled with.
+pub(crate) struct Random {
+    random: StdRng,
+    tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            tensors: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, name: &str, shape: &[usize], around: f32) {
+        let count = shape.iter().product();
+        let values = (0..count)
+            .map(|_| around + self.random.random_range(-0.2..0.2))
+            .collect();
+        self.tensors.push((name.into(), shape.into(), values));
+    }
+
+    pub(crate) fn prefixed(mut self, prefix: &str) -> Self {
+        for (name, ..) in &mut self.tensors {
+            name.insert_str(0, prefix);
+        }
+        self
+    }
+
+    pub(crate) fn safetensors(&self, dtype: Dtype) -> Vec<u8> {
+        let bytes = |values: &[f32]| -> Vec<u8> {
+            match dtype {
+                Dtype::F16 => values
+                    .iter()
+                    .flat_map(|value| f16::from_f32(*value).to_le_bytes())
+                    .collect(),
+                Dtype::BF16 => values
+                    .iter()
+                    .flat_map(|value| bf16::from_f32(*value).to_le_bytes())
+                    .collect(),
+                _ => values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect(),
+            }
+        };
+        let data: Vec<_> = self
+            .tensors
+            .iter()
+            .map(|(name, shape, values)| (name, shape.clone(), bytes(values)))
+            .collect();
+        let views = data.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(dtype, shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize(views, None).unwrap()
+    }
+}
+
+pub(crate) fn llama_config() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": VOCABULARY, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "rope_scaling": null, "tie_word_embeddings": true, "eos_token_id": END,
+    })
+}
+
+pub(crate) fn llama_weights(seed: u64) -> Random {
+    let mut random = Random::new(seed);
+    random.add("model.embed_tokens.weight", &[VOCABULARY, 64], 0.0);
+    random.add("model.norm.weight", &[64], 1.0);
+    random.add("lm_head.weight", &[VOCABULARY, 64], 0.0);
+    for layer in 0..3 {
+        let mut add = |name: &str, shape: &[usize], around| {
+            random.add(
+                &format!("model.layers.{layer}.{name}.weight"),
+                shape,
+                around,
+            );
+        };
+        add("input_layernorm", &[64], 1.0);
+        add("post_attention_layernorm", &[64], 1.0);
+        add("self_attn.q_proj", &[64, 64], 0.0);
+        add("self_attn.k_proj", &[32, 64], 0.0);
+        add("self_attn.v_proj", &[32, 64], 0.0);
+        add("self_attn.o_proj", &[64, 64], 0.0);
+        add("mlp.gate_proj", &[96, 64], 0.0);
+        add("mlp.up_proj", &[96, 64], 0.0);
+        add("mlp.down_proj", &[64, 96], 0.0);
+    }
+    random
+}
+
+pub(crate) fn llama_files() -> MemoryFiles {
+    vocabulary_files()
+        .with("config.json", llama_config().to_string())
+        .with(
+            "model.safetensors",
+            llama_weights(1).safetensors(Dtype::F32),
+        )
+}
+
+pub(crate) fn bert_config() -> Value {
+    json!({
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY,
+        "max_position_embeddings": 64, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "pad_token_id": 0,
+    })
+}
+
+pub(crate) fn bert_weights() -> Random {
+    let mut random = Random::new(2);
+    random.add("embeddings.word_embeddings.weight", &[VOCABULARY, 32], 0.0);
+    random.add("embeddings.position_embeddings.weight", &[64, 32], 0.0);
+    random.add("embeddings.token_type_embeddings.weight", &[2, 32], 0.0);
+    let norm = |random: &mut Random, name: &str| {
+        random.add(&format!("{name}.weight"), &[32], 1.0);
+        random.add(&format!("{name}.bias"), &[32], 0.0);
+    };
+    norm(&mut random, "embeddings.LayerNorm");
+    for layer in 0..2 {
+        let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let linear = |random: &mut Random, part: &str, outputs: usize, inputs: usize| {
+            random.add(&format!("{}.weight", name(part)), &[outputs, inputs], 0.0);
+            random.add(&format!("{}.bias", name(part)), &[outputs], 0.0);
+        };
+        for part in [
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+        ] {
+            linear(&mut random, part, 32, 32);
+        }
+        linear(&mut random, "intermediate.dense", 48, 32);
+        linear(&mut random, "output.dense", 32, 48);
+        norm(&mut random, &name("attention.output.LayerNorm"));
+        norm(&mut random, &name("output.LayerNorm"));
+    }
+    random
+}
+
+pub(crate) fn bert_files() -> MemoryFiles {
+    vocabulary_files()
+        .with("config.json", bert_config().to_string())
+        .with("model.safetensors", bert_weights().safetensors(Dtype::F32))
+}
+
+/// Answers every prompt with the same tokens, then ends the turn.
+pub(crate) struct Script {
+    pub(crate) answer: Vec<u32>,
+    pub(crate) delay: Duration,
+    pub(crate) panic_at: Option<usize>,
+    pub(crate) steps: Arc<AtomicUsize>,
+}
+
+impl Script {
+    pub(crate) fn new(answer: &str) -> Self {
+        let answer = answer.bytes().map(u32::from).collect();
+        Self {
+            answer,
+            delay: Duration::ZERO,
+            panic_at: None,
+            steps: Arc::default(),
+        }
+    }
+
+    pub(crate) fn engine(self, options: EngineOptions) -> Engine {
+        let files = vocabulary_files();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .build()
+            .unwrap();
+        let settings = ChatSettings {
+            context: 4096,
+            end: BTreeSet::from([END]),
+            prefill_chunk: options.prefill_chunk,
+        };
+        let template = ChatTemplate::read(&files, None).unwrap();
+        load::start_chat(
+            self,
+            Vocabulary::read(&files, VOCABULARY).unwrap(),
+            settings,
+            template,
+            options,
+            pool,
+        )
+        .unwrap()
+    }
+}
+
+impl Decoder for Script {
+    type Cache = Mutex<usize>;
+
+    fn cache(&self, _limit: usize) -> candle_core::Result<Self::Cache> {
+        Ok(Mutex::new(0))
+    }
+
+    fn forward(
+        &self,
+        rows: &mut [Row<'_, Self::Cache>],
+    ) -> candle_core::Result<Vec<Option<Vec<f32>>>> {
+        std::thread::sleep(self.delay);
+        let step = self.steps.fetch_add(1, Ordering::SeqCst);
+        assert_ne!(Some(step), self.panic_at, "as scripted");
+        let logits = |row: &mut Row<'_, Self::Cache>| {
+            row.wants_logits.then(|| {
+                let made = row.cache.get_mut().unwrap();
+                let token = self.answer.get(*made).copied().unwrap_or(END);
+                *made += 1;
+                (0..VOCABULARY as u32)
+                    .map(|id| if id == token { 10.0 } else { -10.0 })
+                    .collect()
+            })
+        };
+        Ok(rows.iter_mut().map(logits).collect())
+    }
+}
+
+pub(crate) fn ask(text: &str) -> ChatRequest {
+    let message = Message {
+        role: Role::User,
+        content: Text::new(text.into()),
+    };
+    ChatRequest {
+        temperature: 0.0,
+        ..ChatRequest::new(vec![message])
+    }
+}
+
+pub(crate) struct Answer {
+    pub(crate) pieces: Vec<String>,
+    pub(crate) end: Result<(FinishReason, Usage), EngineError>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        self.pieces.concat()
+    }
+}
+
+pub(crate) fn answer(engine: &Engine, request: ChatRequest) -> Answer {
+    let mut events = engine.chat(request).unwrap();
+    let mut pieces = Vec::new();
+    while let Some(event) = events.blocking_recv() {
+        match event {
+            ChatEvent::Delta(text) => pieces.push(text.expose().to_owned()),
+            ChatEvent::Done {
+                finish_reason,
+                usage,
+            } => {
+                return Answer {
+                    pieces,
+                    end: Ok((finish_reason, usage)),
+                };
+            }
+            ChatEvent::Failed(error) => {
+                return Answer {
+                    pieces,
+                    end: Err(error),
+                };
+            }
+        }
+    }
+    panic!("the answer has no end");
+}
+
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(future)
+}

@@ -1,0 +1,172 @@
+//! From files to a running engine.
+
+use std::sync::Arc;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::mpsc;
+
+use crate::{
+    EngineOptions, LoadError, ModelFiles,
+    bert::Bert,
+    chat::{Chat, ChatSettings, ChatTemplate},
+    decoder::{Decoder, Row},
+    embedding::{Batch, Embedding, Encoder},
+    engine::{Engine, Side},
+    fields::Fields,
+    gate::Gate,
+    llama::{self, Llama},
+    shared::Shared,
+    vocabulary::Vocabulary,
+    weights::Weights,
+    worker::{self, ChatWorker, EmbedWorker},
+};
+
+const CONFIG: &str = "config.json";
+
+pub(crate) fn load(
+    files: Arc<dyn ModelFiles>,
+    options: EngineOptions,
+) -> Result<Engine, LoadError> {
+    options.check()?;
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .thread_name(|index| format!("engine-{index}"))
+        .build()
+        .map_err(|error| LoadError::Threads(error.into()))?;
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        // candle asks for the number of processors before each matrix product and keeps no answer.
+        tracing::warn!("RAYON_NUM_THREADS is not set: every step rereads /proc/cpuinfo");
+    }
+    let config = Fields::read(files.as_ref(), CONFIG)?;
+    match config.text("model_type")? {
+        Some("llama") => load_llama(files, &config, options, pool),
+        Some("bert") => load_bert(files, &config, options, pool),
+        None => Err(config.error("model_type", "missing")),
+        Some(_) => Err(config.error("model_type", "only llama and bert are supported")),
+    }
+}
+
+fn load_llama(
+    files: Arc<dyn ModelFiles>,
+    fields: &Fields<'_>,
+    options: EngineOptions,
+    pool: ThreadPool,
+) -> Result<Engine, LoadError> {
+    let config = llama::Config::read(fields)?;
+    let vocabulary = Vocabulary::read(files.as_ref(), config.vocabulary)?;
+    let settings = ChatSettings::read(
+        files.as_ref(),
+        fields,
+        config.context,
+        config.vocabulary,
+        &vocabulary,
+        &options,
+    )?;
+    let template = ChatTemplate::read(files.as_ref(), options.clock.clone())?;
+    let weights = Weights::open(files)?;
+    let decoder = pool.install(|| {
+        let decoder = Llama::load(&weights, config)?;
+        warm(&decoder)?;
+        Ok(decoder)
+    })?;
+    tracing::info!(
+        family = "llama",
+        tensors = weights.tensor_count(),
+        threads = options.threads,
+        "model loaded"
+    );
+    start_chat(decoder, vocabulary, settings, template, options, pool)
+}
+
+/// The rest of a chat model's engine, whatever its decoder.
+pub(crate) fn start_chat<D: Decoder + 'static>(
+    decoder: D,
+    vocabulary: Vocabulary,
+    settings: ChatSettings,
+    template: ChatTemplate,
+    options: EngineOptions,
+    pool: ThreadPool,
+) -> Result<Engine, LoadError> {
+    let shared = Arc::new(Shared::new());
+    let (settings, vocabulary) = (Arc::new(settings), Arc::new(vocabulary));
+    let (queue, jobs) = mpsc::channel(options.queue);
+    let worker = ChatWorker {
+        decoder,
+        settings: Arc::clone(&settings),
+        vocabulary: Arc::clone(&vocabulary),
+        shared: Arc::clone(&shared),
+    };
+    worker::spawn(pool, Arc::clone(&shared), move || worker.run(jobs))?;
+    let chat = Chat {
+        queue: Gate::new(queue),
+        settings,
+        vocabulary,
+        template,
+        options,
+    };
+    Ok(Engine::new(Side::Chat(Box::new(chat)), shared))
+}
+
+fn load_bert(
+    files: Arc<dyn ModelFiles>,
+    fields: &Fields<'_>,
+    options: EngineOptions,
+    pool: ThreadPool,
+) -> Result<Engine, LoadError> {
+    let weights = Weights::open(Arc::clone(&files))?;
+    let encoder = pool.install(|| Bert::load(files.as_ref(), fields, &weights))?;
+    let vocabulary = Arc::new(Vocabulary::read(files.as_ref(), encoder.vocabulary)?);
+    let warm = Batch {
+        inputs: vec![&[0]],
+        places: vec![0],
+    };
+    let vectors = pool
+        .install(|| encoder.encode(&warm))
+        .map_err(LoadError::Compute)?;
+    if vectors.iter().flatten().any(|value| !value.is_finite()) {
+        return Err(LoadError::NotFinite);
+    }
+    tracing::info!(
+        family = "bert",
+        tensors = weights.tensor_count(),
+        threads = options.threads,
+        "model loaded"
+    );
+
+    let shared = Arc::new(Shared::new());
+    let (queue, jobs) = mpsc::channel(options.queue);
+    let embedding = Embedding {
+        queue: Gate::new(queue),
+        vocabulary,
+        dimensions: encoder.dimensions,
+        max_input_tokens: encoder.max_input_tokens,
+        options,
+    };
+    let worker = EmbedWorker {
+        encoder,
+        batch_tokens: embedding.options.batch_tokens,
+        shared: Arc::clone(&shared),
+    };
+    worker::spawn(pool, Arc::clone(&shared), move || worker.run(jobs))?;
+    Ok(Engine::new(Side::Embedding(Box::new(embedding)), shared))
+}
+
+/// One step, so that weights that do not compute are found before anybody is served.
+fn warm<D: Decoder>(decoder: &D) -> Result<(), LoadError> {
+    let mut cache = decoder.cache(1).map_err(LoadError::Compute)?;
+    let rows = &mut [Row {
+        tokens: &[0],
+        cache: &mut cache,
+        wants_logits: true,
+    }];
+    let logits = decoder.forward(rows).map_err(LoadError::Compute)?;
+    match logits
+        .iter()
+        .flatten()
+        .flatten()
+        .all(|value| value.is_finite())
+    {
+        true => Ok(()),
+        false => Err(LoadError::NotFinite),
+    }
+}

@@ -1,0 +1,91 @@
+use std::{num::NonZero, sync::Arc, time::SystemTime};
+
+use crate::LoadError;
+
+/// Where a chat template learns the date.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Capacity and limits. The defaults suit one model on one machine.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// Requests that may wait; one more is answered [`Overloaded`](crate::EngineError::Overloaded).
+    pub queue: usize,
+    /// Threads that compute. The program's environment should say the same in `RAYON_NUM_THREADS`:
+    /// candle splits its products by it, sizes its process-wide helpers for large element-wise
+    /// operations by it, and without it reads /proc/cpuinfo before each product.
+    pub threads: usize,
+    /// Tokens of a rendered conversation, or of all inputs of one embedding request.
+    pub max_prompt_tokens: usize,
+    /// Tokens made for one request.
+    pub max_new_tokens: usize,
+    /// Inputs of one embedding request.
+    pub max_batch_inputs: usize,
+    /// Messages of one conversation.
+    pub max_messages: usize,
+    /// Bytes of text in one request: bounds the work of the template and the tokenizer before tokens are counted.
+    pub max_prompt_bytes: usize,
+    /// Prompt tokens per step: a cancelled request frees the thread after at most one of these.
+    pub prefill_chunk: usize,
+    /// Tokens, padding included, that one forward pass of an embedding model takes.
+    pub batch_tokens: usize,
+    /// Lets chat templates call `strftime_now`. Without it the function does not exist, and templates use their fallback.
+    pub clock: Option<Clock>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            queue: 64,
+            threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            max_prompt_tokens: 16_384,
+            max_new_tokens: 4096,
+            max_batch_inputs: 256,
+            max_messages: 1024,
+            max_prompt_bytes: 1 << 20,
+            prefill_chunk: 128,
+            batch_tokens: 2048,
+            clock: None,
+        }
+    }
+}
+
+impl EngineOptions {
+    pub(crate) fn check(&self) -> Result<(), LoadError> {
+        let counts = [
+            ("queue", self.queue),
+            ("threads", self.threads),
+            ("max_prompt_tokens", self.max_prompt_tokens),
+            ("max_new_tokens", self.max_new_tokens),
+            ("max_batch_inputs", self.max_batch_inputs),
+            ("max_messages", self.max_messages),
+            ("max_prompt_bytes", self.max_prompt_bytes),
+            ("prefill_chunk", self.prefill_chunk),
+            ("batch_tokens", self.batch_tokens),
+        ];
+        for (field, value) in counts {
+            if value == 0 {
+                return Err(LoadError::Option {
+                    field,
+                    problem: "must be at least 1",
+                });
+            }
+            // Sums of these are formed later; token counts are reported as u32.
+            if value > 1 << 30 {
+                return Err(LoadError::Option {
+                    field,
+                    problem: "must be at most 1073741824",
+                });
+            }
+        }
+        if self.threads > MAX_THREADS {
+            return Err(LoadError::Option {
+                field: "threads",
+                problem: "must be at most 1024",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// More than any machine this runs on; a typo should not start a million threads.
+const MAX_THREADS: usize = 1024;

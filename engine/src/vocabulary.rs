@@ -1,0 +1,82 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tokenizers::Tokenizer;
+use zeroize::Zeroizing;
+
+use crate::{EngineError, LoadError, ModelFiles, files};
+
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+
+/// The largest vocabularies in use (256 k entries with merges) take about 35 MiB.
+const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
+
+/// The tokenizer of a model: no padding and no truncation of its own, and every id below the model's vocabulary.
+pub(crate) struct Vocabulary(Tokenizer);
+
+impl Vocabulary {
+    /// `size` is the number of rows of the model's embedding table.
+    pub(crate) fn read(files: &dyn ModelFiles, size: usize) -> Result<Self, LoadError> {
+        let malformed = |problem: String| LoadError::Malformed {
+            file: TOKENIZER.into(),
+            problem,
+        };
+        let bytes = files::read(files, TOKENIZER, MAX_TOKENIZER_BYTES)?;
+        // The library is large and its input is not ours: a panic in it must not end the process.
+        let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(&bytes)))
+            .map_err(|_panic| malformed("the tokenizers library cannot read it".into()))?;
+        let mut tokenizer = parsed.map_err(|error| {
+            malformed(match error.downcast_ref::<serde_json::Error>() {
+                Some(error) => format!(
+                    "not a tokenizer at line {} column {}",
+                    error.line(),
+                    error.column()
+                ),
+                None => "the tokenizers library cannot read it".into(),
+            })
+        })?;
+        // Files carry the padding and truncation of the last training run. Batches pad to their longest row, and a text
+        // that is too long is refused, not cut.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|_refused| malformed("truncation cannot be turned off".into()))?;
+        let largest = tokenizer.get_vocab(true).into_values().max();
+        match largest.map(usize::try_from) {
+            Some(Ok(largest)) if largest < size => Ok(Self(tokenizer)),
+            None => Err(malformed("the vocabulary is empty".into())),
+            _ => Err(LoadError::Field {
+                file: "config.json".into(),
+                field: "vocab_size".into(),
+                problem: format!(
+                    "{size}, but {TOKENIZER} has token ids up to {}",
+                    largest.unwrap_or(u32::MAX)
+                ),
+            }),
+        }
+    }
+
+    /// Special tokens that the tokenizer adds itself are added only if `with_special` is set; a chat template writes its own.
+    pub(crate) fn encode(
+        &self,
+        text: &str,
+        with_special: bool,
+    ) -> Result<Zeroizing<Vec<u32>>, EngineError> {
+        // A panic inside a slice of text would carry that text; here it becomes an error without any.
+        catch_unwind(AssertUnwindSafe(|| self.0.encode_fast(text, with_special)))
+            .map_err(|_panic| EngineError::Internal)?
+            .map(|encoding| Zeroizing::new(encoding.get_ids().to_vec()))
+            .map_err(|_text_inside| EngineError::Invalid("the tokenizer cannot encode the text"))
+    }
+
+    /// Special tokens are left out; what is not valid UTF-8 becomes U+FFFD.
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<Zeroizing<String>, EngineError> {
+        self.0
+            .decode(ids, true)
+            .map(Zeroizing::new)
+            .map_err(|_text_inside| EngineError::Internal)
+    }
+
+    pub(crate) fn id(&self, token: &str) -> Option<u32> {
+        self.0.token_to_id(token)
+    }
+}
