@@ -1,4 +1,3 @@
 //! A throwaway root: simulated NSM, SPIFFE development authority, cloister-dev.
 
-pub mod authority;
 pub mod nsm;
