@@ -1,3 +1,4 @@
 //! A throwaway root: simulated NSM, SPIFFE development authority, cloister-dev.
 
+pub mod authority;
 pub mod nsm;
