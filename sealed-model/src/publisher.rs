@@ -1,0 +1,159 @@
+use std::fmt;
+
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
+    ParsedPublicKey,
+};
+use zeroize::Zeroizing;
+
+use crate::{Error, Sha256Digest, pem};
+
+/// DER of a P-256 SubjectPublicKeyInfo up to the point (RFC 5480 §2): with named curve and an uncompressed point there is one form.
+const SPKI_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+const POINT_LEN: usize = 65;
+
+/// Who may publish a model: an ECDSA P-256 public key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublisherKey {
+    point: [u8; POINT_LEN],
+}
+
+impl PublisherKey {
+    /// From a SubjectPublicKeyInfo PEM (`BEGIN PUBLIC KEY`).
+    pub fn from_pem(text: &str) -> Result<Self, Error> {
+        let der = pem::decode("PUBLIC KEY", text).ok_or(Error::Key {
+            what: "publisher key",
+            problem: "is not one PEM block of a PUBLIC KEY",
+        })?;
+        let point = der.strip_prefix(&SPKI_PREFIX).unwrap_or_default();
+        Self::from_point(point).ok_or(Error::Key {
+            what: "publisher key",
+            problem: "is not an uncompressed P-256 key",
+        })
+    }
+
+    pub fn to_pem(&self) -> String {
+        pem::encode("PUBLIC KEY", &self.spki()).to_string()
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo, in hex: how messages, envelopes and configurations name a publisher.
+    pub fn id(&self) -> String {
+        Sha256Digest::of(&self.spki()).to_string()
+    }
+
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.point)
+            .is_ok_and(|key| key.verify_sig(message, signature).is_ok())
+    }
+
+    fn from_point(point: &[u8]) -> Option<Self> {
+        let point: [u8; POINT_LEN] = point.try_into().ok()?;
+        // Parsing checks that the point lies on the curve.
+        ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).ok()?;
+        (point.first() == Some(&0x04)).then_some(Self { point })
+    }
+
+    fn spki(&self) -> Vec<u8> {
+        [SPKI_PREFIX.as_slice(), self.point.as_slice()].concat()
+    }
+}
+
+impl fmt::Debug for PublisherKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublisherKey({})", self.id())
+    }
+}
+
+/// A publisher's private key: ECDSA P-256.
+pub struct SigningKey(EcdsaKeyPair);
+
+impl SigningKey {
+    pub fn generate() -> Result<Self, Error> {
+        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
+            .map(Self)
+            .map_err(|Unspecified| Error::Internal("no P-256 key could be made"))
+    }
+
+    /// From a PKCS#8 PEM (`BEGIN PRIVATE KEY`).
+    pub fn from_pem(text: &str) -> Result<Self, Error> {
+        let der = pem::decode("PRIVATE KEY", text).ok_or(Error::Key {
+            what: "signing key",
+            problem: "is not one PEM block of a PRIVATE KEY (convert with: openssl pkcs8 -topk8 -nocrypt)",
+        })?;
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der)
+            .map(Self)
+            .ok()
+            .ok_or(Error::Key {
+                what: "signing key",
+                problem: "is not a P-256 key in PKCS#8",
+            })
+    }
+
+    pub fn to_pem(&self) -> Result<Zeroizing<String>, Error> {
+        let der = self
+            .0
+            .to_pkcs8v1()
+            .map_err(|Unspecified| Error::Internal("a P-256 key has a PKCS#8 form"))?;
+        Ok(pem::encode("PRIVATE KEY", der.as_ref()))
+    }
+
+    pub fn public(&self) -> Result<PublisherKey, Error> {
+        PublisherKey::from_point(self.0.public_key().as_ref())
+            .ok_or(Error::Internal("a P-256 key has an uncompressed point"))
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        self.0
+            .sign(&SystemRandom::new(), message)
+            .map(|signature| signature.as_ref().to_vec())
+            .map_err(|Unspecified| Error::Internal("an ECDSA signature could not be made"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt`, and its `openssl ec -pubout`.
+    const OPENSSL_PRIVATE: &str = include_str!("../tests/data/openssl-p256.key.pem");
+    const OPENSSL_PUBLIC: &str = include_str!("../tests/data/openssl-p256.pub.pem");
+
+    #[test]
+    fn keys_of_openssl_are_read_and_written_back_the_same() {
+        let signing = SigningKey::from_pem(OPENSSL_PRIVATE).unwrap();
+        let public = PublisherKey::from_pem(OPENSSL_PUBLIC).unwrap();
+        assert_eq!(signing.public().unwrap(), public);
+        assert_eq!(public.to_pem(), OPENSSL_PUBLIC);
+        assert_eq!(*signing.to_pem().unwrap(), OPENSSL_PRIVATE);
+    }
+
+    #[test]
+    fn a_signature_holds_for_one_message_and_one_key() {
+        let key = SigningKey::generate().unwrap();
+        let signature = key.sign(b"message").unwrap();
+        assert!(key.public().unwrap().verify(b"message", &signature));
+        assert!(!key.public().unwrap().verify(b"massage", &signature));
+        let other = SigningKey::generate().unwrap();
+        assert!(!other.public().unwrap().verify(b"message", &signature));
+    }
+
+    #[test]
+    fn keys_of_another_kind_are_refused() {
+        let p384 = include_str!("../tests/data/openssl-p384.pub.pem");
+        for text in [p384, OPENSSL_PRIVATE, "", "-----BEGIN PUBLIC KEY-----"] {
+            assert!(PublisherKey::from_pem(text).is_err(), "{text}");
+        }
+        let mut spki = SigningKey::generate().unwrap().public().unwrap().spki();
+        *spki.last_mut().unwrap() ^= 1;
+        assert!(
+            PublisherKey::from_pem(&pem::encode("PUBLIC KEY", &spki)).is_err(),
+            "a point off the curve"
+        );
+        assert!(SigningKey::from_pem(OPENSSL_PUBLIC).is_err());
+    }
+}

@@ -1,0 +1,344 @@
+use std::ops::Range;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use zeroize::Zeroizing;
+
+use crate::cache::{Plaintext, SegmentCache};
+use crate::layout::{HEADER, Layout, SEGMENT, len_of};
+use crate::stream::{FileKey, Header, Unverified};
+use crate::workers::Workers;
+use crate::{DataKey, Error, FileEntry, Manifest, Source, associated_data};
+
+/// Segments fetched by one call of the source: enough that a request to the host costs little against its bytes, small enough
+/// that the ciphertext is still in the processor's cache when it is decrypted.
+const RUN: u32 = 2;
+
+/// A package that gives out plaintext, each byte only after the tag of its segment was verified. Cheap to share between threads.
+pub struct UnlockedPackage<S> {
+    source: S,
+    manifest: Manifest,
+    /// In the manifest's order.
+    files: Vec<OpenFile>,
+    key: DataKey,
+    cache: SegmentCache,
+    workers: Workers,
+    /// Ciphertext buffers between calls, at most one per thread that was ever busy at once.
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+struct OpenFile {
+    index: usize,
+    path: String,
+    sealed_name: String,
+    layout: Layout,
+    associated_data: Vec<u8>,
+    /// Derived on first use, since it takes the file's header.
+    key: OnceLock<FileKey>,
+}
+
+/// Part of a read: whole consecutive segments into `into`, or one segment in part.
+enum Piece<'b> {
+    Whole {
+        first: u32,
+        count: u32,
+        into: &'b mut [u8],
+    },
+    Part {
+        segment: u32,
+        range: Range<usize>,
+        into: &'b mut [u8],
+    },
+}
+
+impl<S: Source> UnlockedPackage<S> {
+    pub(crate) fn new(source: S, manifest: Manifest, key: DataKey) -> Result<Self, Error> {
+        let open = |(index, entry): (usize, &FileEntry)| {
+            Ok(OpenFile {
+                index,
+                path: entry.path.clone(),
+                sealed_name: entry.sealed_name(),
+                layout: entry.layout()?,
+                associated_data: associated_data(&manifest.name, manifest.epoch, &entry.path)?,
+                key: OnceLock::new(),
+            })
+        };
+        let files = manifest
+            .files
+            .iter()
+            .enumerate()
+            .map(open)
+            .collect::<Result<_, Error>>()?;
+        Ok(Self {
+            source,
+            files,
+            manifest,
+            key,
+            cache: SegmentCache::default(),
+            workers: Workers::new(),
+            buffers: Mutex::default(),
+        })
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// In order of their paths.
+    pub fn files(&self) -> &[FileEntry] {
+        &self.manifest.files
+    }
+
+    /// Plaintext bytes of a file; none where the package has no such file.
+    pub fn len(&self, path: &str) -> Option<u64> {
+        self.file(path).ok().map(|file| file.layout.plaintext_len())
+    }
+
+    /// Fills `buf` with plaintext from `offset` on. Whole segments are decrypted straight into `buf`, large reads by several
+    /// threads. On an error `buf` is zeros.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] (retry), [`Error::Segment`] (final), or a range that the file does not have.
+    pub fn read_at(&self, path: &str, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let file = self.file(path)?;
+        let len = buf.len() as u64;
+        let size = file.layout.plaintext_len();
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(Error::OutOfRange {
+                file: path.into(),
+                offset,
+                len,
+                size,
+            });
+        }
+        let outcome = self.fill(file, pieces(&file.layout, offset, buf));
+        if outcome.is_err() {
+            buf.fill(0);
+        }
+        outcome
+    }
+
+    /// A whole file.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`], and where the file is longer than `max` bytes; nothing was allocated then.
+    pub fn read(&self, path: &str, max: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let size = self.file(path)?.layout.plaintext_len();
+        let len = usize::try_from(size).ok().filter(|_| size <= max);
+        let len = len.ok_or_else(|| Error::TooLarge {
+            file: path.into(),
+            max,
+            actual: size,
+        })?;
+        let mut bytes = Zeroizing::new(vec![0; len]);
+        if len == 0 {
+            // That it is empty is for its tag to say, too.
+            self.verify_file(path)?;
+        }
+        self.read_at(path, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Verifies every segment of a file and keeps nothing of it.
+    pub fn verify_file(&self, path: &str) -> Result<(), Error> {
+        let file = self.file(path)?;
+        let all = (0..file.layout.segments()).collect();
+        self.workers.run(
+            all,
+            || {
+                (
+                    Buffer::take(&self.buffers),
+                    Zeroizing::new(Vec::with_capacity(SEGMENT)),
+                )
+            },
+            |(sealed, plaintext), segment: u32| {
+                plaintext.resize(len_of(&file.layout.plaintext_of(segment)), 0);
+                self.decrypt(file, segment..segment + 1, sealed, plaintext)
+            },
+        )
+    }
+
+    /// Verifies every segment of every file.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.files
+            .iter()
+            .try_for_each(|file| self.verify_file(&file.path))
+    }
+
+    fn file(&self, path: &str) -> Result<&OpenFile, Error> {
+        self.files
+            .binary_search_by(|file| file.path.as_str().cmp(path))
+            .ok()
+            .and_then(|at| self.files.get(at))
+            .ok_or_else(|| Error::NoSuchFile { file: path.into() })
+    }
+
+    fn fill(&self, file: &OpenFile, pieces: Vec<Piece<'_>>) -> Result<(), Error> {
+        self.workers.run(
+            pieces,
+            || Buffer::take(&self.buffers),
+            |sealed, piece| match piece {
+                Piece::Whole { first, count, into } => {
+                    self.decrypt(file, first..first + count, sealed, into)
+                }
+                Piece::Part {
+                    segment,
+                    range,
+                    into,
+                } => {
+                    let plaintext = self.segment(file, segment, sealed)?;
+                    let part = plaintext
+                        .get(range)
+                        .ok_or(Error::Internal("a part lies in its segment"))?;
+                    into.copy_from_slice(part);
+                    Ok(())
+                }
+            },
+        )
+    }
+
+    /// A whole segment, from the cache or into it.
+    fn segment(
+        &self,
+        file: &OpenFile,
+        segment: u32,
+        sealed: &mut Buffer<'_>,
+    ) -> Result<Plaintext, Error> {
+        let id = (file.index, segment);
+        if let Some(plaintext) = self.cache.find(id) {
+            return Ok(plaintext);
+        }
+        let mut plaintext = self.cache.buffer();
+        plaintext.resize(len_of(&file.layout.plaintext_of(segment)), 0);
+        self.decrypt(file, segment..segment + 1, sealed, &mut plaintext)?;
+        let plaintext = Plaintext::new(plaintext);
+        self.cache.insert(id, Plaintext::clone(&plaintext));
+        Ok(plaintext)
+    }
+
+    /// Fetches consecutive segments and decrypts them into `into`, which is as long as their plaintext.
+    fn decrypt(
+        &self,
+        file: &OpenFile,
+        segments: Range<u32>,
+        sealed: &mut Buffer<'_>,
+        mut into: &mut [u8],
+    ) -> Result<(), Error> {
+        let key = self.file_key(file)?;
+        let first = file.layout.ciphertext_of(segments.start);
+        let last = file.layout.ciphertext_of(segments.end.saturating_sub(1));
+        let mut sealed = sealed.of_len(len_of(&(first.start..last.end)));
+        self.source
+            .read_at(&file.sealed_name, first.start, sealed)
+            .map_err(|source| unavailable(file, source))?;
+        for segment in segments {
+            let (ciphertext, later) = sealed
+                .split_at_mut_checked(len_of(&file.layout.ciphertext_of(segment)))
+                .ok_or(Error::Internal("a run holds its segments"))?;
+            let (plaintext, rest) = into
+                .split_at_mut_checked(len_of(&file.layout.plaintext_of(segment)))
+                .ok_or(Error::Internal("a piece holds its segments"))?;
+            key.open(segment, file.layout.is_last(segment), ciphertext, plaintext)
+                .map_err(|Unverified| Error::Segment {
+                    file: file.sealed_name.clone(),
+                    segment,
+                })?;
+            (sealed, into) = (later, rest);
+        }
+        Ok(())
+    }
+
+    fn file_key<'f>(&self, file: &'f OpenFile) -> Result<&'f FileKey, Error> {
+        if let Some(key) = file.key.get() {
+            return Ok(key);
+        }
+        let mut header = [0; HEADER];
+        self.source
+            .read_at(&file.sealed_name, 0, &mut header)
+            .map_err(|source| unavailable(file, source))?;
+        let header = Header::from_bytes(&header).ok_or_else(|| Error::Segment {
+            file: file.sealed_name.clone(),
+            segment: 0,
+        })?;
+        let key = FileKey::derive(&self.key, &header, &file.associated_data)?;
+        Ok(file.key.get_or_init(|| key))
+    }
+}
+
+fn unavailable(file: &OpenFile, source: std::io::Error) -> Error {
+    Error::Unavailable {
+        file: file.sealed_name.clone(),
+        source,
+    }
+}
+
+/// Splits a read at segment boundaries; consecutive whole segments stay together, [`RUN`] at a time.
+fn pieces<'b>(layout: &Layout, offset: u64, buf: &'b mut [u8]) -> Vec<Piece<'b>> {
+    let mut pieces = Vec::new();
+    let (mut at, mut rest) = (offset, buf);
+    while !rest.is_empty() {
+        let segment = layout.segment_at(at);
+        let plain = layout.plaintext_of(segment);
+        let whole = |segment: u32| {
+            let plain = layout.plaintext_of(segment);
+            at <= plain.start && plain.end - at <= rest.len() as u64
+        };
+        let (end, count) = if whole(segment) {
+            let run = (segment..layout.segments())
+                .take(RUN as usize)
+                .take_while(|s| whole(*s));
+            let last = run.last().unwrap_or(segment);
+            (layout.plaintext_of(last).end, last - segment + 1)
+        } else {
+            (plain.end.min(at + rest.len() as u64), 0)
+        };
+        let (into, later) = rest.split_at_mut(len_of(&(at..end)));
+        pieces.push(match count {
+            0 => Piece::Part {
+                segment,
+                range: len_of(&(plain.start..at))..len_of(&(plain.start..end)),
+                into,
+            },
+            count => Piece::Whole {
+                first: segment,
+                count,
+                into,
+            },
+        });
+        (at, rest) = (end, later);
+    }
+    pieces
+}
+
+/// A ciphertext buffer on loan from the package's pool.
+struct Buffer<'p> {
+    pool: &'p Mutex<Vec<Vec<u8>>>,
+    bytes: Vec<u8>,
+}
+
+impl<'p> Buffer<'p> {
+    fn take(pool: &'p Mutex<Vec<Vec<u8>>>) -> Self {
+        let bytes = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self {
+            pool,
+            bytes: bytes.unwrap_or_default(),
+        }
+    }
+
+    fn of_len(&mut self, len: usize) -> &mut [u8] {
+        if self.bytes.len() < len {
+            self.bytes.resize(len.max(SEGMENT), 0);
+        }
+        let (bytes, _) = self.bytes.split_at_mut(len);
+        bytes
+    }
+}
+
+impl Drop for Buffer<'_> {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pool
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(bytes);
+    }
+}
