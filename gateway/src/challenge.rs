@@ -56,7 +56,7 @@ pub(crate) async fn challenge(
         .clone()
         .send_request(request)
         .await
-        .map_err(Error::exchange)?;
+        .map_err(Error::Connection)?;
     if answer.status() != StatusCode::OK {
         return Err(Error::ChallengeRefused {
             status: answer.status().as_u16(),

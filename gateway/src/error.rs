@@ -197,59 +197,13 @@ impl Error {
         }
     }
 
-    /// Sorts a failed handshake: our verdict on the server's certificate, the server's on ours, or anything else.
+    /// Sorts a failed handshake: our verdict on the server's certificate, or anything else.
     pub(crate) fn handshake(error: io::Error) -> Self {
         if identity::verdict(&error).is_some() {
             return Self::ServerIdentity(error);
         }
-        match alert(&error) {
-            Some(alert) => Self::CallerRefused { alert },
-            None => Self::Tls(error),
-        }
+        Self::Tls(error)
     }
-
-    /// Sorts a failed HTTP/2 exchange. In TLS 1.3 a client learns only here that its certificate was refused.
-    pub(crate) fn exchange(error: hyper::Error) -> Self {
-        match alert(&error) {
-            Some(alert) => Self::CallerRefused { alert },
-            None => Self::Connection(error),
-        }
-    }
-}
-
-/// The TLS alert at the bottom of an error, if the peer sent one about our certificate.
-fn alert(error: &(dyn StdError + 'static)) -> Option<String> {
-    use rustls::AlertDescription as Alert;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // `io::Error::source` skips the error that it wraps.
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        let tls = inner.map_or_else(
-            || error.downcast_ref::<rustls::Error>(),
-            |inner| inner.downcast_ref::<rustls::Error>(),
-        );
-        if let Some(rustls::Error::AlertReceived(alert)) = tls {
-            return matches!(
-                alert,
-                Alert::CertificateUnknown
-                    | Alert::CertificateRequired
-                    | Alert::CertificateExpired
-                    | Alert::CertificateRevoked
-                    | Alert::BadCertificate
-                    | Alert::UnsupportedCertificate
-                    | Alert::UnknownCA
-                    | Alert::AccessDenied
-            )
-            .then(|| format!("{alert:?}"));
-        }
-        next = match inner {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 /// An error with its sources, on one line.

@@ -3,6 +3,7 @@
 mod renewal;
 mod state;
 mod unverified;
+mod watched;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -118,7 +119,7 @@ impl AttestedSession {
             let error = self
                 .check()
                 .err()
-                .unwrap_or_else(|| Error::exchange(error.into_error()));
+                .unwrap_or_else(|| Error::Connection(error.into_error()));
             Box::new(Unsent { error, request })
         })
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ConnectOptions;
+use super::watched::CertificateAlert;
 use crate::body::SessionBody;
 use crate::verify::{Channel, verify};
 use crate::{Error, Verdict, challenge};
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) kill: Kill,
     /// No new request is taken; those in flight may finish.
     pub(super) ended: CancellationToken,
+    pub(super) certificate_alert: CertificateAlert,
     pub(super) reason: OnceLock<Arc<Error>>,
 }
 
@@ -39,7 +41,13 @@ impl Shared {
     ) -> Result<Signed, Error> {
         let nonce = Nonce::random();
         let answer = challenge::challenge(sender, &nonce);
-        let answer = limit("the attestation", CHALLENGE_LIMIT, answer).await??;
+        let answer = limit("the attestation", CHALLENGE_LIMIT, answer).await?;
+        let answer = answer.map_err(|error| match self.certificate_alert.get() {
+            Some(alert) => Error::CallerRefused {
+                alert: format!("{alert:?}"),
+            },
+            None => error,
+        })?;
         let now = (self.options.now)();
         let verdict = verify(&self.options.policy, &self.channel, &nonce, answer, now)?;
         let left = verdict.until.duration_since(now).unwrap_or_default();

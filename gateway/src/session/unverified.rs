@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Kill, Shared, limit};
+use super::watched::Watched;
 use super::{AttestedSession, ConnectOptions, renewal};
 use crate::Error;
 use crate::body::SessionBody;
@@ -62,6 +63,7 @@ impl Unverified {
             own_leaf_sha256: own.sha256,
         };
 
+        let (stream, certificate_alert) = Watched::new(stream);
         let (kill, ended) = (CancellationToken::new(), CancellationToken::new());
         let handshake = http2::Builder::new(Tasks(kill.clone()))
             .timer(TokioTimer::new())
@@ -71,7 +73,7 @@ impl Unverified {
             .handshake(TokioIo::new(stream));
         let (sender, driver) = limit("the http/2 handshake", HANDSHAKE_LIMIT, handshake)
             .await?
-            .map_err(Error::exchange)?;
+            .map_err(Error::Connection)?;
         let (stop, done) = (kill.clone(), ended.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -88,6 +90,7 @@ impl Unverified {
             group: facts.group,
             kill: Kill(kill),
             ended,
+            certificate_alert,
             reason: OnceLock::new(),
         };
         Ok(Self { shared, sender })
