@@ -55,11 +55,26 @@ impl Host {
         })
         .await
         .unwrap();
-        Self {
+        let host = Self {
             dir,
             stop: Some(stop),
             task,
-        }
+        };
+        // The probe above was a connection too.
+        host.until(r#"cloister_host_connections{class="relay"} 0"#)
+            .await;
+        host
+    }
+
+    /// Waits for a line on `/metrics`.
+    async fn until(&self, line: &str) {
+        timeout(Duration::from_secs(5), async {
+            while !self.metrics().await.lines().any(|l| l == line) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .unwrap();
     }
 
     async fn connect(&self, socket: &str) -> Stream {
@@ -152,14 +167,12 @@ async fn relay_passes_bytes_and_half_close() {
     let host = Host::start(dir, "").await;
     let mut caller = host.connect("relay").await;
     assert_eq!(converse(&mut caller, b"hello").await, b"HELLO");
-    sleep(Duration::from_millis(50)).await;
-    let page = host.metrics().await;
     for line in [
         r#"cloister_host_bytes_total{class="relay",direction="in"} 5"#,
         r#"cloister_host_bytes_total{class="relay",direction="out"} 5"#,
         r#"cloister_host_connections{class="relay"} 0"#,
     ] {
-        assert!(page.contains(line), "{line} in\n{page}");
+        host.until(line).await;
     }
     host.stop().await.unwrap();
 }
@@ -169,21 +182,20 @@ async fn relay_caps_connections_and_frees_slots() {
     let dir = tempfile::tempdir().unwrap();
     echo(&dir.path().join("enclave"));
     let host = Host::start(dir, "").await;
-    sleep(Duration::from_millis(50)).await;
     let mut first = host.connect("relay").await;
     let second = host.connect("relay").await;
-    sleep(Duration::from_millis(50)).await;
     let start = Instant::now();
     let mut third = host.connect("relay").await;
     assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0);
-    assert!(start.elapsed() < Duration::from_millis(500));
+    assert!(start.elapsed() < Duration::from_secs(2));
     let page = host.metrics().await;
     let line = r#"cloister_host_connections_total{class="relay",outcome="refused"} 1"#;
     assert!(page.contains(line), "{page}");
 
     assert_eq!(converse(&mut first, b"a").await, b"A");
     drop(second);
-    sleep(Duration::from_millis(50)).await;
+    host.until(r#"cloister_host_connections{class="relay"} 0"#)
+        .await;
     let mut fourth = host.connect("relay").await;
     assert_eq!(converse(&mut fourth, b"b").await, b"B");
 }
@@ -203,7 +215,6 @@ async fn drain_lets_open_connections_end_and_then_cuts() {
     let dir = tempfile::tempdir().unwrap();
     echo(&dir.path().join("enclave"));
     let host = Host::start(dir, "").await;
-    sleep(Duration::from_millis(50)).await;
     let mut polite = host.connect("relay").await;
     let mut stubborn = host.connect("relay").await;
     polite.write_all(b"in flight").await.unwrap();

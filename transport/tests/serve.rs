@@ -201,7 +201,11 @@ async fn a_slow_handshake_delays_nobody_and_ends() {
             Ok((stream, service))
         }
     };
-    let server = tokio::spawn(serve(listener, accept, quick(), std::future::pending()));
+    let limits = ServeLimits {
+        handshake_timeout: Duration::from_secs(3),
+        ..quick()
+    };
+    let server = tokio::spawn(serve(listener, accept, limits, std::future::pending()));
     let mut stuck = at.connect().await.unwrap();
     sleep(Duration::from_millis(50)).await;
     let start = Instant::now();
@@ -210,9 +214,9 @@ async fn a_slow_handshake_delays_nobody_and_ends() {
             .await
             .ends_with("hello")
     );
-    assert!(start.elapsed() < Duration::from_millis(200));
+    assert!(start.elapsed() < Duration::from_secs(1));
     let mut rest = Vec::new();
-    timeout(Duration::from_secs(2), stuck.read_to_end(&mut rest))
+    timeout(Duration::from_secs(6), stuck.read_to_end(&mut rest))
         .await
         .unwrap()
         .ok();
@@ -223,6 +227,8 @@ async fn a_slow_handshake_delays_nobody_and_ends() {
 async fn one_connection_too_many_is_closed_at_once() {
     let server = Server::start(ServeLimits {
         max_connections: 2,
+        header_timeout: Duration::from_secs(9),
+        idle_timeout: Duration::from_secs(9),
         ..quick()
     })
     .await;
@@ -234,17 +240,25 @@ async fn one_connection_too_many_is_closed_at_once() {
     let mut rest = Vec::new();
     third.read_to_end(&mut rest).await.ok();
     assert!(rest.is_empty());
-    assert!(start.elapsed() < Duration::from_millis(200));
+    assert!(start.elapsed() < Duration::from_secs(2));
 
     // A slot that is free again is used again.
     drop(second);
     assert!(get_h1(&mut first, "/").await.ends_with("hello"));
-    sleep(Duration::from_millis(50)).await;
-    assert!(
-        get_h1(&mut server.connect().await, "/")
-            .await
-            .ends_with("hello")
-    );
+    let again = async {
+        loop {
+            let mut stream = server.connect().await;
+            let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let mut answer = String::new();
+            if stream.write_all(request).await.is_ok()
+                && stream.read_to_string(&mut answer).await.is_ok()
+                && answer.ends_with("hello")
+            {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(2), again).await.unwrap();
 }
 
 #[tokio::test]
@@ -366,12 +380,12 @@ async fn a_peer_that_takes_no_bytes_is_cut() {
     sleep(Duration::from_millis(1500)).await;
     let start = Instant::now();
     server.stop();
-    timeout(Duration::from_millis(500), server.task)
+    timeout(Duration::from_secs(1), server.task)
         .await
         .expect("it was gone already")
         .unwrap()
         .unwrap();
-    assert!(start.elapsed() < Duration::from_millis(500));
+    assert!(start.elapsed() < Duration::from_secs(1));
     let mut got = Vec::new();
     stream.read_to_end(&mut got).await.ok();
     assert!(got.len() < 64 << 20);
