@@ -1,0 +1,424 @@
+use std::pin::pin;
+
+use engine::{EngineError, FinishReason, Role};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::request::Request;
+use super::*;
+
+fn parsed(body: &Value) -> Result<Request, ApiError> {
+    object::parse::<Fields>(body.to_string().as_bytes())?.check()
+}
+
+/// A complete request with one more field.
+fn with(name: &str, value: Value) -> Value {
+    let mut body = json!({"model": "demo", "messages": [{"role": "user", "content": "hi"}]});
+    body[name] = value;
+    body
+}
+
+fn ok(body: Value) -> Request {
+    match parsed(&body) {
+        Ok(request) => request,
+        Err(error) => panic!("{body}: {error:?}"),
+    }
+}
+
+fn refused(body: &Value) -> (u16, Option<&'static str>, String) {
+    match parsed(body) {
+        Ok(_) => panic!("accepted {body}"),
+        Err(error) => {
+            let (status, code, param) = error.named();
+            (status, code, param.unwrap_or_default().to_owned())
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_of_openai() {
+    let request = ok(json!({"model": "demo", "messages": [{"role": "user", "content": "hi"}]}));
+    assert_eq!(request.model, "demo");
+    assert_eq!((request.chat.temperature, request.chat.top_p), (1.0, 1.0));
+    assert_eq!((request.chat.max_tokens, request.chat.seed), (None, None));
+    assert!(request.chat.stop.is_empty() && !request.stream && !request.include_usage);
+}
+
+#[test]
+fn honoured_fields_reach_the_engine() {
+    assert_eq!(ok(with("max_tokens", json!(7))).chat.max_tokens, Some(7));
+    assert_eq!(
+        ok(with("max_completion_tokens", json!(8))).chat.max_tokens,
+        Some(8)
+    );
+    assert_eq!(ok(with("temperature", json!(0))).chat.temperature, 0.0);
+    assert_eq!(ok(with("temperature", json!(2.0))).chat.temperature, 2.0);
+    assert_eq!(ok(with("top_p", json!(0.5))).chat.top_p, 0.5);
+    assert_eq!(ok(with("seed", json!(42))).chat.seed, Some(42));
+    assert_eq!(ok(with("seed", json!(-1))).chat.seed, Some(u64::MAX));
+    assert_eq!(ok(with("stop", json!("END"))).chat.stop[0].expose(), "END");
+    assert_eq!(
+        ok(with("stop", json!(["a", "b", "c", "d"])))
+            .chat
+            .stop
+            .len(),
+        4
+    );
+    assert!(ok(with("stream", json!(true))).stream);
+    let mut body = with("stream", json!(true));
+    body["stream_options"] = json!({"include_usage": true, "later": 1});
+    assert!(ok(body).include_usage);
+}
+
+#[test]
+fn messages_become_the_engines_messages() {
+    let request = ok(json!({"model": "demo", "messages": [
+        {"role": "developer", "content": "be brief"},
+        {"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": "é\n\"", "name": "ignored"},
+        {"role": "assistant", "content": "", "tool_calls": [], "refusal": null},
+    ]}));
+    let messages: Vec<_> = request
+        .chat
+        .messages
+        .iter()
+        .map(|message| (message.role, message.content.expose()))
+        .collect();
+    let expected = [
+        (Role::System, "be brief"),
+        (Role::System, "ab"),
+        (Role::User, "é\n\""),
+        (Role::Assistant, ""),
+    ];
+    assert_eq!(messages, expected);
+}
+
+#[test]
+fn what_would_change_the_answer_is_refused_by_name() {
+    let cases = [
+        ("n", json!(2)),
+        ("n", json!(0)),
+        ("best_of", json!(3)),
+        ("tools", json!([{"type": "function"}])),
+        ("tool_choice", json!("required")),
+        ("tool_choice", json!({"type": "function"})),
+        ("functions", json!([{}])),
+        ("function_call", json!({"name": "f"})),
+        ("response_format", json!({"type": "json_object"})),
+        (
+            "response_format",
+            json!({"type": "json_schema", "json_schema": {}}),
+        ),
+        ("logprobs", json!(true)),
+        ("top_logprobs", json!(3)),
+        ("logit_bias", json!({"50256": -100})),
+        ("presence_penalty", json!(0.5)),
+        ("frequency_penalty", json!(-0.5)),
+        ("modalities", json!(["text", "audio"])),
+        ("audio", json!({"voice": "x"})),
+        ("reasoning_effort", json!("high")),
+        ("verbosity", json!("low")),
+        ("web_search_options", json!({"a": 1})),
+        ("top_k", json!(40)),
+        ("min_p", json!(0.1)),
+        ("min_tokens", json!(5)),
+        ("repetition_penalty", json!(1.1)),
+        ("ignore_eos", json!(true)),
+        ("guided_json", json!({"type": "object"})),
+        ("guided_regex", json!("a+")),
+        ("structured_outputs", json!({"json": {}})),
+        ("echo", json!(true)),
+    ];
+    for (name, value) in cases {
+        let body = with(name, value);
+        assert_eq!(
+            refused(&body),
+            (400, Some("unsupported_parameter"), name.to_owned()),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn what_asks_for_nothing_or_is_unknown_is_ignored() {
+    let cases = [
+        ("n", json!(1)),
+        ("n", json!(null)),
+        ("tools", json!([])),
+        ("tools", json!(null)),
+        ("tool_choice", json!("none")),
+        ("tool_choice", json!("auto")),
+        ("response_format", json!({"type": "text"})),
+        ("response_format", json!(null)),
+        ("logprobs", json!(false)),
+        ("top_logprobs", json!(0)),
+        ("logit_bias", json!({})),
+        ("presence_penalty", json!(0.0)),
+        ("frequency_penalty", json!(0)),
+        ("modalities", json!(["text"])),
+        ("reasoning_effort", json!(null)),
+        ("verbosity", json!("medium")),
+        ("top_k", json!(-1)),
+        ("repetition_penalty", json!(1)),
+        ("temperature", json!(null)),
+        ("stop", json!(null)),
+        ("seed", json!(null)),
+        ("stream", json!(null)),
+        ("user", json!("someone")),
+        ("metadata", json!({"a": "b"})),
+        ("service_tier", json!("auto")),
+        ("store", json!(true)),
+        ("parallel_tool_calls", json!(true)),
+        ("prompt_cache_key", json!("k")),
+        ("a_field_of_tomorrow", json!({"deep": [1, 2, {"x": null}]})),
+    ];
+    for (name, value) in cases {
+        ok(with(name, value));
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_named() {
+    let cases = [
+        ("temperature", json!(2.1), "temperature"),
+        ("temperature", json!(-0.1), "temperature"),
+        ("temperature", json!("warm"), "temperature"),
+        ("top_p", json!(1.5), "top_p"),
+        ("max_tokens", json!(0), "max_tokens"),
+        ("max_tokens", json!(-1), "max_tokens"),
+        ("max_tokens", json!(1.5), "max_tokens"),
+        ("max_tokens", json!(5_000_000_000_u64), "max_tokens"),
+        ("max_completion_tokens", json!(0), "max_completion_tokens"),
+        ("seed", json!(1.5), "seed"),
+        ("seed", json!("x"), "seed"),
+        ("stop", json!(["a", "b", "c", "d", "e"]), "stop"),
+        ("stop", json!(""), "stop"),
+        ("stop", json!("x".repeat(257)), "stop"),
+        ("stop", json!([1]), "stop"),
+        ("stream", json!("yes"), "stream"),
+        (
+            "stream_options",
+            json!({"include_usage": true}),
+            "stream_options",
+        ),
+        ("n", json!("two"), "n"),
+        ("messages", json!([]), "messages"),
+        ("messages", json!("hi"), "messages"),
+        ("messages", json!([{"content": "hi"}]), "messages"),
+        ("messages", json!([{"role": "user"}]), "messages[0].content"),
+        (
+            "messages",
+            json!([{"role": "user", "content": null}]),
+            "messages[0].content",
+        ),
+        (
+            "messages",
+            json!([{"role": "user", "content": []}]),
+            "messages[0].content",
+        ),
+        (
+            "messages",
+            json!([{"role": "user", "content": 5}]),
+            "messages",
+        ),
+        ("model", json!(5), "model"),
+    ];
+    for (name, value, param) in cases {
+        let body = with(name, value);
+        assert_eq!(
+            refused(&body),
+            (400, Some("invalid_value"), param.to_owned()),
+            "{body}"
+        );
+    }
+    let mut both = with("max_tokens", json!(5));
+    both["max_completion_tokens"] = json!(6);
+    assert_eq!(refused(&both).2, "max_completion_tokens");
+    both["max_completion_tokens"] = json!(5);
+    assert_eq!(ok(both).chat.max_tokens, Some(5));
+}
+
+#[test]
+fn a_message_that_is_not_text_is_refused_by_its_place() {
+    let image = json!([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:"}}]);
+    let cases = [
+        (
+            json!([{"role": "user", "content": image}]),
+            "messages[0].content[1].type",
+        ),
+        (
+            json!([{"role": "tool", "content": "x"}]),
+            "messages[0].role",
+        ),
+        (
+            json!([{"role": "user", "content": "x"}, {"role": "function", "content": "x"}]),
+            "messages[1].role",
+        ),
+        (
+            json!([{"role": "assistant", "content": "", "tool_calls": [{}]}]),
+            "messages[0].tool_calls",
+        ),
+    ];
+    for (messages, param) in cases {
+        let body = with("messages", messages);
+        assert_eq!(
+            refused(&body),
+            (400, Some("unsupported_parameter"), param.to_owned()),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let no_model = json!({"messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(
+        refused(&no_model),
+        (400, Some("missing_required_parameter"), "model".to_owned())
+    );
+    assert_eq!(refused(&json!({"model": "demo"})).2, "messages");
+}
+
+#[test]
+fn too_many_messages_are_refused() {
+    let one = json!({"role": "user", "content": "x"});
+    assert_eq!(
+        refused(&with("messages", json!(vec![one; 1025]))).2,
+        "messages"
+    );
+}
+
+const USAGE: Usage = Usage {
+    prompt_tokens: 3,
+    completion_tokens: 2,
+};
+
+fn head() -> Head {
+    Head::named("abc".to_owned(), 1_800_000_000, "demo", &"5f".repeat(32))
+}
+
+async fn streamed(events: Vec<ChatEvent>, with_usage: bool) -> Vec<String> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let mut events = events.into_iter();
+    let first = events.next().unwrap();
+    for event in events {
+        sender.send(event).await.ok().unwrap();
+    }
+    drop(sender);
+    let stream = pin!(stream::chunks(head(), first, receiver, with_usage));
+    let bytes: Vec<u8> = stream.map(|chunk| chunk.unwrap().to_vec()).concat().await;
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.ends_with("\n\n"));
+    text.trim_end()
+        .split("\n\n")
+        .map(|event| event.strip_prefix("data: ").unwrap().to_owned())
+        .collect()
+}
+
+fn delta(text: &str) -> ChatEvent {
+    ChatEvent::Delta(Text::new(text.to_owned()))
+}
+
+fn done() -> ChatEvent {
+    ChatEvent::Done {
+        finish_reason: FinishReason::Stop,
+        usage: USAGE,
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_role_text_reason_done() {
+    let events = streamed(vec![delta("Hel\n"), delta("lo"), done()], false).await;
+    assert_eq!(events.len(), 5);
+    assert_eq!(events[4], "[DONE]");
+    let chunks: Vec<Value> = events[..4]
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    for chunk in &chunks {
+        assert_eq!(chunk["object"], "chat.completion.chunk");
+        assert_eq!(
+            (&chunk["id"], &chunk["model"]),
+            (&json!("chatcmpl-abc"), &json!("demo"))
+        );
+        assert_eq!(chunk["system_fingerprint"], "fp_5f5f5f5f5f5f");
+        assert!(chunk.get("usage").is_none());
+    }
+    assert_eq!(
+        chunks[0]["choices"][0]["delta"],
+        json!({"role": "assistant", "content": ""})
+    );
+    assert_eq!(
+        chunks[1]["choices"][0]["delta"],
+        json!({"content": "Hel\n"})
+    );
+    assert_eq!(chunks[2]["choices"][0]["finish_reason"], Value::Null);
+    assert_eq!(chunks[3]["choices"][0]["delta"], json!({}));
+    assert_eq!(chunks[3]["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_asked_to_count_ends_with_the_counts() {
+    let events = streamed(vec![delta("x"), done()], true).await;
+    let chunks: Vec<Value> = events[..events.len() - 1]
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    assert_eq!(chunks[0]["usage"], Value::Null);
+    assert!(chunks[0].as_object().unwrap().contains_key("usage"));
+    let last = chunks.last().unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(
+        last["usage"],
+        json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5})
+    );
+}
+
+#[tokio::test]
+async fn an_answer_without_text_is_still_whole() {
+    let events = streamed(vec![done()], false).await;
+    assert_eq!(events.len(), 3);
+    assert_eq!(events[2], "[DONE]");
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_says_so_and_is_not_done() {
+    for events in [
+        vec![delta("x"), ChatEvent::Failed(EngineError::Internal)],
+        vec![delta("x")],
+    ] {
+        let events = streamed(events, false).await;
+        let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
+        assert_eq!(last["error"]["code"], "internal_error");
+        assert!(!events.contains(&"[DONE]".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn dropping_a_stream_drops_the_engines_receiver() {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let stream = stream::chunks(head(), delta("x"), receiver, false);
+    assert!(!sender.is_closed());
+    drop(stream);
+    assert!(sender.is_closed());
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_all_its_parts() {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
+    for event in [delta("Hel"), delta("lo"), done()] {
+        sender.send(event).await.ok().unwrap();
+    }
+    let (text, finish, usage) = whole(&mut receiver).await.ok().unwrap();
+    let head = head();
+    let answer = serde_json::to_value(Completion::new(&head, &text, finish, usage)).unwrap();
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(
+        answer["choices"][0]["message"],
+        json!({"role": "assistant", "content": "Hello", "refusal": null})
+    );
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(answer["usage"]["total_tokens"], 5);
+    drop(sender);
+    assert_eq!(whole(&mut receiver).await.err().unwrap().named().0, 500);
+}

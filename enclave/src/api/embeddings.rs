@@ -1,0 +1,119 @@
+//! `POST /v1/embeddings`.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use engine::Embeddings;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::{App, body, object, with_model};
+use crate::tls::Connection;
+
+mod request;
+#[cfg(test)]
+mod tests;
+
+use request::{Encoding, Fields, Request as EmbeddingRequest};
+
+pub(super) async fn embed(
+    State(app): State<Arc<App>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let body = body::read(
+        request,
+        app.limits.max_body_bytes,
+        app.limits.body_timeout(),
+    )
+    .await?;
+    let request = object::parse::<Fields>(&body)?.check(app.limits.max_batch_inputs)?;
+    drop(body);
+    let model = app.model(&request.model)?;
+    let permit = app
+        .authorization
+        .embed(&connection.caller.id, model.facts(), request.input.len())
+        .map_err(|denied| app.denied(denied))?;
+    dimensions(&request, model.engine().dimensions())?;
+    let embeddings = model
+        .embed(permit, request.input)
+        .await
+        .map_err(|error| ApiError::engine(&error, "input"))?;
+    let answer = answer(model.name(), &embeddings, request.encoding);
+    Ok(with_model(Json(answer).into_response(), model))
+}
+
+/// A model's vectors have one length; shortening them is not offered, so only that length may be asked for.
+fn dimensions(request: &EmbeddingRequest, actual: Option<usize>) -> Result<(), ApiError> {
+    match request.dimensions {
+        Some(wanted) if Some(wanted) != actual => Err(ApiError::unsupported("dimensions")),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    object: &'static str,
+    data: Vec<Entry<'a>>,
+    model: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    object: &'static str,
+    index: usize,
+    embedding: Vector<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Vector<'a> {
+    Float(&'a [f32]),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: u32,
+    total_tokens: u32,
+}
+
+fn answer<'a>(model: &'a str, embeddings: &'a Embeddings, encoding: Encoding) -> Answer<'a> {
+    let data = embeddings
+        .vectors
+        .iter()
+        .enumerate()
+        .map(|(index, vector)| Entry {
+            object: "embedding",
+            index,
+            embedding: match encoding {
+                Encoding::Float => Vector::Float(vector),
+                Encoding::Base64 => Vector::Base64(base64(vector)),
+            },
+        })
+        .collect();
+    let tokens = embeddings.prompt_tokens;
+    Answer {
+        object: "list",
+        data,
+        model,
+        usage: Usage {
+            prompt_tokens: tokens,
+            total_tokens: tokens,
+        },
+    }
+}
+
+/// IEEE 754 single precision, little endian, as OpenAI's clients expect it.
+fn base64(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    BASE64_STANDARD.encode(bytes)
+}

@@ -1,0 +1,329 @@
+//! From nothing to ready, in this order and no other. A failure ends the process: nothing listens before step 9.
+//!
+//! 1. Configuration: read and checked by [`Config::load`] before anything else runs.
+//! 2. Entropy: the platform's randomness is mixed into the kernel's, and this boot gets its id.
+//! 3. Identity: a key made here, a certificate for it from the broker, on evidence.
+//! 4. Evidence: the platform makes a document; the measurements are named in the log.
+//! 5. Each model's manifest: fetched, signature, publisher, name and epoch floor checked.
+//! 6. Its key: released by the broker, on evidence.
+//! 7. Its weights: fetched, verified, loaded. What the engine had no use for is verified too.
+//! 8. Configuration and models are extended into PCR 16, which is locked.
+//! 9. The listeners open (`serve`).
+
+use std::io::Write;
+use std::sync::Arc;
+
+use attestation::{
+    AttestationRequest, Attester, BootId, ModelIdentity, Sha256Digest, Sha384Digest,
+};
+use engine::{Engine, EngineOptions};
+use identity::{Clock as IdentityClock, Credentials};
+use kbs_client::{Broker, BrokerConfig, KeyBroker};
+use sealed_model::{DataKey, Package};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use crate::config::{Config, Limits, ModelConfig};
+use crate::host_files::HostFiles;
+use crate::metrics::Metrics;
+use crate::model_files::PlainFiles;
+use crate::models::{Model, Models};
+use crate::{Clock, Error, Platform};
+
+#[cfg(test)]
+mod tests;
+
+/// Not part of any image's reference values (AWS leaves PCR 16 and above to the application), so what is served can be
+/// read from evidence without changing what an image measures.
+const RUNTIME_PCR: u8 = 16;
+const RUNTIME_LABEL: &[u8] = b"cloister runtime measurement v1\0";
+
+/// Everything that must be in place before anything listens.
+pub(crate) struct Booted {
+    pub(crate) config: Config,
+    pub(crate) boot_id: BootId,
+    pub(crate) broker: Arc<dyn KeyBroker>,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) models: Models,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+pub(crate) async fn boot(mut config: Config, platform: &Platform) -> Result<Booted, Error> {
+    let metrics = Arc::new(
+        Metrics::new().map_err(|_constants| Error::Internal("the metrics cannot be set up"))?,
+    );
+    let steps = Steps(Arc::clone(&metrics));
+
+    // 1. Configuration.
+    tracing::info!(step = 1, config_digest = %config.digest, spiffe_id = %config.spiffe_id, "configuration");
+
+    // 2. Entropy.
+    let begun = Instant::now();
+    let boot_id = with_attester(platform, mix_entropy).await?;
+    steps.done(2, "entropy", begun);
+
+    // 3. Identity.
+    let begun = Instant::now();
+    let clock = IdentityClock::from_fn(Arc::clone(&platform.now));
+    let broker = broker(&config, platform, boot_id, clock.clone()).map_err(Error::Tls)?;
+    let svid = broker
+        .issue_svid(&config.spiffe_id)
+        .await
+        .map_err(Error::Identity)?;
+    metrics.svid_expiry(svid.leaf().not_after);
+    let spki = svid.leaf().spki_der.clone();
+    let credentials = Arc::new(Credentials::with_clock(clock));
+    credentials.install(svid);
+    steps.done(3, "svid", begun);
+
+    // 4. Evidence.
+    let begun = Instant::now();
+    with_attester(platform, move |attester| self_check(attester, &spki)).await?;
+    steps.done(4, "attest", begun);
+
+    // 5 to 7, for each model.
+    let mut models = Vec::with_capacity(config.models.len());
+    for model in std::mem::take(&mut config.models) {
+        models.push(
+            open(
+                model,
+                &config.limits,
+                broker.as_ref(),
+                &platform.now,
+                &steps,
+            )
+            .await?,
+        );
+    }
+    let models = Models::new(models);
+
+    // 8. Runtime measurement.
+    let begun = Instant::now();
+    let data = runtime_measurement(config.digest, &models.identities());
+    let pcr = with_attester(platform, move |attester| {
+        attester
+            .extend_and_lock(RUNTIME_PCR, data.as_bytes())
+            .map_err(Error::Platform)
+    })
+    .await?;
+    tracing::info!(step = 8, pcr16 = %pcr, "runtime measurement locked");
+    steps.done(8, "measure", begun);
+
+    Ok(Booted {
+        config,
+        boot_id,
+        broker,
+        credentials,
+        models,
+        metrics,
+    })
+}
+
+fn broker(
+    config: &Config,
+    platform: &Platform,
+    boot_id: BootId,
+    clock: IdentityClock,
+) -> Result<Arc<dyn KeyBroker>, identity::Error> {
+    let address = BrokerConfig {
+        endpoint: config.broker.endpoint.clone(),
+        spiffe_id: config.broker.spiffe_id.clone(),
+    };
+    let attester = Arc::clone(&platform.attester);
+    let broker = Broker::new(
+        address,
+        config.trust.bundles.clone(),
+        attester,
+        config.digest,
+        boot_id,
+    )?;
+    Ok(Arc::new(broker.with_clock(clock)?))
+}
+
+/// Steps 5 to 7 for one model.
+async fn open(
+    model: ModelConfig,
+    limits: &Limits,
+    broker: &dyn KeyBroker,
+    now: &Clock,
+    steps: &Steps,
+) -> Result<Model, Error> {
+    let name = model.name.clone();
+
+    // 5. Manifest.
+    let begun = Instant::now();
+    let files = HostFiles::new(
+        Handle::current(),
+        model.source.clone(),
+        model.package.clone(),
+        limits.fetch_connections,
+        limits.fetch_timeout(),
+    );
+    let package = spawn_blocking(move || {
+        Package::open(files, &model.publishers, &model.name, model.min_epoch)
+    })
+    .await
+    .unwrap_or(Err(sealed_model::Error::Internal(
+        "opening a package panicked",
+    )))
+    .map_err(|source| Error::Package {
+        model: name.clone(),
+        source,
+    })?;
+    let manifest = package.manifest();
+    let identity = ModelIdentity {
+        name: name.clone(),
+        epoch: manifest.epoch,
+        manifest_sha256: package.manifest_sha256().into(),
+    };
+    let created = unix_seconds(&manifest.created);
+    let key_id = sealed_model::key_id(&name, manifest.epoch);
+    tracing::info!(
+        step = 5,
+        model = name,
+        epoch = identity.epoch,
+        manifest_sha256 = %identity.manifest_sha256,
+        publisher = package.publisher().id(),
+        "manifest verified"
+    );
+    steps.done(5, "manifest", begun);
+
+    // 6. Key.
+    let begun = Instant::now();
+    let key = broker
+        .data_key(&key_id)
+        .await
+        .map_err(|source| Error::Key {
+            model: name.clone(),
+            source,
+        })?;
+    steps.done(6, "key", begun);
+
+    // 7. Weights.
+    let begun = Instant::now();
+    let options = engine_options(limits, now);
+    let at = name.clone();
+    let engine = spawn_blocking(move || {
+        let sealed = |source| Error::Package {
+            model: at.clone(),
+            source,
+        };
+        let key = DataKey::from_bytes(key.expose()).map_err(sealed)?;
+        let files = Arc::new(PlainFiles::new(package.unlock(key).map_err(sealed)?));
+        let engine =
+            Engine::load(Arc::<PlainFiles<_>>::clone(&files), options).map_err(|source| {
+                Error::Load {
+                    model: at.clone(),
+                    source,
+                }
+            })?;
+        files.verify_rest().map_err(sealed)?;
+        Ok(engine)
+    })
+    .await
+    .unwrap_or(Err(Error::Internal("loading a model panicked")))?;
+    steps.done(7, "load", begun);
+    Ok(Model::new(identity, created, engine))
+}
+
+fn engine_options(limits: &Limits, now: &Clock) -> EngineOptions {
+    let defaults = EngineOptions::default();
+    EngineOptions {
+        queue: limits.queue,
+        threads: if limits.threads == 0 {
+            defaults.threads
+        } else {
+            limits.threads
+        },
+        max_prompt_tokens: limits.max_prompt_tokens,
+        max_new_tokens: usize::try_from(limits.max_new_tokens).unwrap_or(usize::MAX),
+        max_batch_inputs: limits.max_batch_inputs,
+        max_prompt_bytes: limits.max_body_bytes,
+        clock: Some(Arc::clone(now)),
+        ..defaults
+    }
+}
+
+/// Credits nothing and replaces nothing: an attacker who knows one of the two sources learns neither the kernel's state
+/// nor the id.
+fn mix_entropy(attester: &dyn Attester) -> Result<BootId, Error> {
+    let mut bytes = [0; 64];
+    let (platform, own) = bytes.split_at_mut(32);
+    attester.random(platform).map_err(Error::Platform)?;
+    aws_lc_rs::rand::fill(own)
+        .map_err(|_unspecified| Error::Internal("the system has no randomness"))?;
+    let kernel = std::fs::OpenOptions::new().write(true).open("/dev/urandom");
+    if let Err(error) = kernel.and_then(|mut pool| pool.write_all(platform)) {
+        tracing::warn!(%error, "the platform's randomness was not mixed into the kernel's");
+    }
+    let digest = Sha256Digest::of(&bytes);
+    let id = digest
+        .as_bytes()
+        .first_chunk::<16>()
+        .copied()
+        .ok_or(Error::Internal("a digest is too short"))?;
+    Ok(BootId::from(id))
+}
+
+/// The document stays here. Its user data is no binding of any purpose, so it would prove nothing to anybody.
+fn self_check(attester: &dyn Attester, spki: &[u8]) -> Result<(), Error> {
+    let pcrs = attester.measurements().map_err(Error::Platform)?;
+    for (index, pcr) in pcrs
+        .iter()
+        .filter(|(index, pcr)| **index < RUNTIME_PCR && !pcr.is_zero())
+    {
+        tracing::info!(step = 4, pcr = *index, value = %pcr, "measurement");
+    }
+    let request = AttestationRequest {
+        user_data: b"boot self-check",
+        nonce: b"boot",
+        public_key: spki,
+    };
+    attester.attest(&request).map_err(Error::Platform)?;
+    Ok(())
+}
+
+/// What PCR 16 is extended with: SHA-384 over a label, the configuration's digest and the manifests' digests in the
+/// order of the configuration.
+fn runtime_measurement(config: Sha256Digest, models: &[ModelIdentity]) -> Sha384Digest {
+    let mut text = RUNTIME_LABEL.to_vec();
+    text.extend_from_slice(config.as_bytes());
+    for model in models {
+        text.extend_from_slice(model.manifest_sha256.as_bytes());
+    }
+    Sha384Digest::of(&text)
+}
+
+/// Runs a blocking call of the platform where blocking is allowed.
+async fn with_attester<T: Send + 'static>(
+    platform: &Platform,
+    call: impl FnOnce(&dyn Attester) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let attester = Arc::clone(&platform.attester);
+    spawn_blocking(move || call(attester.as_ref()))
+        .await
+        .unwrap_or(Err(Error::Internal("a call of the platform panicked")))
+}
+
+/// Names each step's time, in the log and for the operator's dashboard.
+struct Steps(Arc<Metrics>);
+
+impl Steps {
+    fn done(&self, step: u8, name: &'static str, begun: Instant) {
+        let took = begun.elapsed();
+        self.0.boot_step(name, took);
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(step, name, ms, "boot step done");
+    }
+}
+
+/// The manifest's date as the API gives it; the signature was checked, so an unreadable date is only unusual.
+fn unix_seconds(rfc3339: &str) -> u64 {
+    OffsetDateTime::parse(rfc3339, &Rfc3339)
+        .ok()
+        .and_then(|date| u64::try_from(date.unix_timestamp()).ok())
+        .unwrap_or_default()
+}

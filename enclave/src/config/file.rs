@@ -1,0 +1,201 @@
+//! The file as it is written, and the checks of its parts.
+
+use std::collections::BTreeSet;
+
+use identity::{SpiffeId, TrustBundles, TrustDomain};
+use sealed_model::PublisherKey;
+use serde::Deserialize;
+use transport::Endpoint;
+
+use super::{Limits, Listen, ModelConfig, Problem, problem};
+
+/// As the sealed format allows.
+const MAX_NAME_CHARS: usize = 64;
+/// Each model keeps its tensors in memory; more than this is a mistake, not a deployment.
+const MAX_MODELS: usize = 16;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) spiffe_id: String,
+    pub(super) listen: Listen,
+    pub(super) trust: TrustSection,
+    pub(super) broker: BrokerSection,
+    pub(super) models: Vec<ModelSection>,
+    pub(super) authorization: AuthorizationSection,
+    #[serde(default)]
+    pub(super) limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrustSection {
+    domain: String,
+    bundle: String,
+    callers: Vec<String>,
+    /// Other organisations' trust domains, each with its own CA certificates.
+    #[serde(default)]
+    federated: Vec<FederatedSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FederatedSection {
+    domain: String,
+    bundle: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BrokerSection {
+    pub(super) endpoint: Endpoint,
+    pub(super) spiffe_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelSection {
+    name: String,
+    source: Endpoint,
+    package: String,
+    publishers: Vec<String>,
+    min_epoch: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuthorizationSection {
+    pub(super) policy: String,
+}
+
+pub(super) struct CheckedTrust {
+    pub(super) domain: TrustDomain,
+    pub(super) bundles: TrustBundles,
+    pub(super) callers: Vec<TrustDomain>,
+}
+
+impl TrustSection {
+    pub(super) fn check(self) -> Result<CheckedTrust, Problem> {
+        let domain = trust_domain("trust.domain", &self.domain)?;
+        let mut known = BTreeSet::from([domain.to_string()]);
+        let mut bundles = TrustBundles::from_pem(&domain, &self.bundle)
+            .map_err(|error| problem("trust.bundle", error))?;
+        for (index, federated) in self.federated.iter().enumerate() {
+            let field = format!("trust.federated[{index}]");
+            let other = trust_domain(&format!("{field}.domain"), &federated.domain)?;
+            if !known.insert(other.to_string()) {
+                return Err(problem(
+                    field,
+                    "names a trust domain that already has a bundle",
+                ));
+            }
+            identity::pem::certificates(&federated.bundle)
+                .and_then(|certificates| bundles.insert(other, certificates))
+                .map_err(|error| problem(format!("{field}.bundle"), error))?;
+        }
+        if self.callers.is_empty() {
+            return Err(problem(
+                "trust.callers",
+                "is empty, so nobody could call; name a trust domain",
+            ));
+        }
+        let mut callers = Vec::with_capacity(self.callers.len());
+        for (index, name) in self.callers.iter().enumerate() {
+            let field = format!("trust.callers[{index}]");
+            let caller = trust_domain(&field, name)?;
+            if !known.contains(&caller.to_string()) {
+                return Err(problem(
+                    field,
+                    "has no bundle; add it under trust.federated",
+                ));
+            }
+            if callers.contains(&caller) {
+                return Err(problem(field, "is listed twice"));
+            }
+            callers.push(caller);
+        }
+        Ok(CheckedTrust {
+            domain,
+            bundles,
+            callers,
+        })
+    }
+}
+
+pub(super) fn models(sections: Vec<ModelSection>) -> Result<Vec<ModelConfig>, Problem> {
+    if sections.is_empty() || sections.len() > MAX_MODELS {
+        return Err(problem(
+            "models",
+            format!("must hold 1 to {MAX_MODELS} entries"),
+        ));
+    }
+    let mut names = BTreeSet::new();
+    let mut models = Vec::with_capacity(sections.len());
+    for (index, section) in sections.into_iter().enumerate() {
+        let field = |name: &str| format!("models[{index}].{name}");
+        plain_name(&section.name).map_err(|text| problem(field("name"), text))?;
+        plain_name(&section.package).map_err(|text| problem(field("package"), text))?;
+        if !names.insert(section.name.clone()) {
+            return Err(problem(
+                field("name"),
+                "is already taken by an earlier model",
+            ));
+        }
+        if section.publishers.is_empty() {
+            return Err(problem(
+                field("publishers"),
+                "is empty; give at least one public key PEM",
+            ));
+        }
+        if section.min_epoch == 0 {
+            return Err(problem(field("min_epoch"), "is 0; the first epoch is 1"));
+        }
+        let publishers = section
+            .publishers
+            .iter()
+            .enumerate()
+            .map(|(key, pem)| {
+                PublisherKey::from_pem(pem)
+                    .map_err(|error| problem(format!("models[{index}].publishers[{key}]"), error))
+            })
+            .collect::<Result<_, _>>()?;
+        models.push(ModelConfig {
+            name: section.name,
+            source: section.source,
+            package: section.package,
+            publishers,
+            min_epoch: section.min_epoch,
+        });
+    }
+    Ok(models)
+}
+
+/// A name that is safe as a path segment, a key id segment and a metric label.
+fn plain_name(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > MAX_NAME_CHARS {
+        Err(format!("must have 1 to {MAX_NAME_CHARS} characters"))
+    } else if name.starts_with(['.', '-']) || !name.chars().all(plain) {
+        Err(
+            "may hold only letters, digits, '-', '_' and '.', and begins with none of '-' and '.'"
+                .to_owned(),
+        )
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) fn trust_domain(field: &str, name: &str) -> Result<TrustDomain, Problem> {
+    TrustDomain::new(name).map_err(|error| problem(field, error))
+}
+
+pub(super) fn workload(field: &str, id: &str, domain: &TrustDomain) -> Result<SpiffeId, Problem> {
+    let id = SpiffeId::new(id).map_err(|error| problem(field, error))?;
+    if id.path().is_empty() || id.path() == "/" {
+        return Err(problem(field, "has no path; a workload's ID needs one"));
+    }
+    if id.trust_domain_name() != domain.as_str() {
+        return Err(problem(field, format!("is outside trust.domain {domain}")));
+    }
+    Ok(id)
+}

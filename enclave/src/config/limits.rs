@@ -1,0 +1,139 @@
+//! Capacity. None of it decides about trust; all of it is measured all the same.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// What one enclave takes on before it says no. Every field has a default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// Requests in flight on one HTTP/2 connection.
+    pub max_streams: u32,
+    pub handshake_timeout_s: u64,
+    pub header_timeout_s: u64,
+    /// A connection with nothing in flight is closed after this long.
+    pub idle_timeout_s: u64,
+    /// A connection is closed after this long at the latest; never after half the SVID's life.
+    pub connection_max_age_s: u64,
+    /// How long a caller may take to send one request body.
+    pub body_timeout_s: u64,
+    pub max_body_bytes: usize,
+    /// Sustained requests per minute of one caller.
+    pub requests_per_minute: u32,
+    /// Requests one caller may send at once after a pause.
+    pub burst: u32,
+    /// Callers whose rate is remembered at once.
+    pub max_callers: usize,
+    /// Evidence documents being made at once, over all connections.
+    pub evidence_in_flight: usize,
+    /// How long accepted requests may still run once shutdown began.
+    pub drain_s: u64,
+    /// Range requests to the host's model files at once.
+    pub fetch_connections: usize,
+    /// How long one range request may take in all, retries included.
+    pub fetch_timeout_s: u64,
+    /// Accepted requests that wait for the engine.
+    pub queue: usize,
+    /// Compute threads of one model; 0 takes one per core.
+    pub threads: usize,
+    pub max_prompt_tokens: usize,
+    pub max_new_tokens: u32,
+    pub max_batch_inputs: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 256,
+            max_streams: 64,
+            handshake_timeout_s: 10,
+            header_timeout_s: 10,
+            idle_timeout_s: 120,
+            connection_max_age_s: 3600,
+            body_timeout_s: 30,
+            max_body_bytes: 1024 * 1024,
+            requests_per_minute: 600,
+            burst: 120,
+            max_callers: 10_000,
+            evidence_in_flight: 4,
+            drain_s: 30,
+            fetch_connections: 4,
+            fetch_timeout_s: 60,
+            queue: 64,
+            threads: 0,
+            max_prompt_tokens: 8192,
+            max_new_tokens: 4096,
+            max_batch_inputs: 256,
+        }
+    }
+}
+
+impl Limits {
+    /// Checks every field against its range; gives back the field's name and the range.
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        let ranges: [(&'static str, u64, u64, u64); 20] = [
+            ("max_connections", self.max_connections as u64, 1, 65_536),
+            ("max_streams", u64::from(self.max_streams), 1, 1024),
+            ("handshake_timeout_s", self.handshake_timeout_s, 1, 60),
+            ("header_timeout_s", self.header_timeout_s, 1, 60),
+            ("idle_timeout_s", self.idle_timeout_s, 1, 3600),
+            (
+                "connection_max_age_s",
+                self.connection_max_age_s,
+                10,
+                86_400,
+            ),
+            ("body_timeout_s", self.body_timeout_s, 1, 600),
+            (
+                "max_body_bytes",
+                self.max_body_bytes as u64,
+                1024,
+                64 * 1024 * 1024,
+            ),
+            (
+                "requests_per_minute",
+                u64::from(self.requests_per_minute),
+                1,
+                1_000_000,
+            ),
+            ("burst", u64::from(self.burst), 1, 1_000_000),
+            ("max_callers", self.max_callers as u64, 1, 10_000_000),
+            ("evidence_in_flight", self.evidence_in_flight as u64, 1, 64),
+            ("drain_s", self.drain_s, 0, 600),
+            ("fetch_connections", self.fetch_connections as u64, 1, 64),
+            ("fetch_timeout_s", self.fetch_timeout_s, 1, 600),
+            ("queue", self.queue as u64, 1, 65_536),
+            ("threads", self.threads as u64, 0, 1024),
+            (
+                "max_prompt_tokens",
+                self.max_prompt_tokens as u64,
+                1,
+                16 * 1024 * 1024,
+            ),
+            (
+                "max_new_tokens",
+                u64::from(self.max_new_tokens),
+                1,
+                16 * 1024 * 1024,
+            ),
+            ("max_batch_inputs", self.max_batch_inputs as u64, 1, 2048),
+        ];
+        for (field, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                return Err((field, format!("is {value}, must be {low} to {high}")));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_secs(self.body_timeout_s)
+    }
+
+    pub(crate) fn fetch_timeout(&self) -> Duration {
+        Duration::from_secs(self.fetch_timeout_s)
+    }
+}

@@ -1,0 +1,248 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use identity::issue::Authority;
+use sealed_model::SigningKey;
+
+use super::*;
+
+const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + NOW
+}
+
+fn bundle(domain: &str) -> String {
+    let domain = TrustDomain::new(domain).unwrap();
+    Authority::generate_root(&domain, now(), Duration::from_secs(3600))
+        .unwrap()
+        .cert_pem()
+}
+
+fn publisher() -> String {
+    SigningKey::generate().unwrap().public().unwrap().to_pem()
+}
+
+/// A complete file; the tests change one thing each.
+fn good() -> String {
+    format!(
+        r#"
+spiffe_id = "spiffe://cloister.dev/enclave/demo"
+
+[listen]
+serve = "unix:///run/demo/enclave.sock"
+control = "unix:///run/demo/control.sock"
+
+[trust]
+domain = "cloister.dev"
+bundle = """{bundle}"""
+callers = ["cloister.dev"]
+
+[broker]
+endpoint = "unix:///run/demo/kbs.sock"
+spiffe_id = "spiffe://cloister.dev/kbs"
+
+[[models]]
+name = "demo"
+source = "unix:///run/demo/models.sock"
+package = "demo-1"
+publishers = ["""{publisher}"""]
+min_epoch = 1
+
+[authorization]
+policy = """permit(principal, action, resource);"""
+"#,
+        bundle = bundle("cloister.dev"),
+        publisher = publisher(),
+    )
+}
+
+fn refused(text: &str) -> String {
+    match Config::parse(text.as_bytes()) {
+        Ok(_) => panic!("accepted"),
+        Err(Problem { field, problem }) => format!("{field}: {problem}"),
+    }
+}
+
+#[test]
+fn a_complete_file_is_accepted_and_named_by_its_digest() {
+    let text = good();
+    let config = Config::parse(text.as_bytes()).ok().unwrap();
+    assert_eq!(config.digest, Sha256Digest::of(text.as_bytes()));
+    assert_eq!(config.models[0].name, "demo");
+    assert_eq!(config.trust.callers.len(), 1);
+    assert_eq!(config.limits.max_body_bytes, 1024 * 1024);
+    let other = format!("{text}\n");
+    assert_ne!(
+        Config::parse(other.as_bytes()).ok().unwrap().digest,
+        config.digest
+    );
+}
+
+#[test]
+fn each_mistake_is_named_by_its_field() {
+    let cases = [
+        (
+            "spiffe_id = \"spiffe://cloister.dev/enclave/demo\"",
+            "spiffe_id = \"https://x\"",
+            "spiffe_id: ",
+        ),
+        ("dev/enclave/demo\"", "dev\"", "spiffe_id: has no path"),
+        (
+            "dev/enclave/demo\"",
+            "example/enclave/demo\"",
+            "spiffe_id: is outside trust.domain",
+        ),
+        (
+            "spiffe://cloister.dev/kbs",
+            "spiffe://cloister.dev/enclave/demo",
+            "broker.spiffe_id: is this enclave's own",
+        ),
+        (
+            "spiffe://cloister.dev/kbs",
+            "spiffe://other.example/kbs",
+            "broker.spiffe_id: is outside",
+        ),
+        (
+            "unix:///run/demo/control.sock",
+            "unix:///run/demo/enclave.sock",
+            "listen.control: is the same endpoint",
+        ),
+        ("unix:///run/demo/control.sock", "ftp://nowhere", "line "),
+        (
+            "callers = [\"cloister.dev\"]",
+            "callers = []",
+            "trust.callers: is empty",
+        ),
+        (
+            "callers = [\"cloister.dev\"]",
+            "callers = [\"other.example\"]",
+            "trust.callers[0]: has no bundle",
+        ),
+        (
+            "callers = [\"cloister.dev\"]",
+            "callers = [\"cloister.dev\", \"cloister.dev\"]",
+            "trust.callers[1]: is listed twice",
+        ),
+        ("BEGIN CERTIFICATE", "BEGIN NOTHING", "trust.bundle: "),
+        (
+            "BEGIN PUBLIC KEY",
+            "BEGIN NOTHING",
+            "models[0].publishers[0]: ",
+        ),
+        ("name = \"demo\"", "name = \"../demo\"", "models[0].name: "),
+        (
+            "name = \"demo\"",
+            "name = \"\"",
+            "models[0].name: must have",
+        ),
+        (
+            "package = \"demo-1\"",
+            "package = \"a/b\"",
+            "models[0].package: ",
+        ),
+        (
+            "min_epoch = 1",
+            "min_epoch = 0",
+            "models[0].min_epoch: is 0",
+        ),
+        ("min_epoch = 1", "min_epoch = -1", "line "),
+        ("min_epoch = 1", "", "line "),
+        (
+            "permit(principal, action, resource);",
+            "permit(principal",
+            "authorization.policy: is not a Cedar policy",
+        ),
+        (
+            "permit(principal, action, resource);",
+            "",
+            "authorization.policy: is empty",
+        ),
+        ("[listen]", "unknown = 1\n[listen]", "line "),
+        ("min_epoch = 1", "min_epoch = 1\nkey = \"x\"", "line "),
+        (
+            "[authorization]",
+            "[limits]\nqueue = 0\n[authorization]",
+            "limits.queue: is 0, must be 1 to",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_body_bytes = 99999999999\n[authorization]",
+            "limits.max_body_bytes: ",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nqueues = 1\n[authorization]",
+            "line ",
+        ),
+    ];
+    let good = good();
+    for (from, to, expected) in cases {
+        let text = good.replacen(from, to, 1);
+        assert_ne!(text, good, "{from} is not in the file");
+        let error = refused(&text);
+        assert!(error.starts_with(expected), "{from} -> {to}: {error}");
+    }
+}
+
+#[test]
+fn a_model_name_is_used_once() {
+    let good = good();
+    let model = &good[good.find("[[models]]").unwrap()..good.find("[authorization]").unwrap()];
+    let error = refused(&good.replacen(model, &format!("{model}{model}"), 1));
+    assert!(
+        error.starts_with("models[1].name: is already taken"),
+        "{error}"
+    );
+}
+
+#[test]
+fn no_publisher_means_nobody_vouches_for_the_model() {
+    let good = good();
+    let start = good.find("publishers = ").unwrap();
+    let end = good.find("min_epoch").unwrap();
+    let error = refused(&good.replacen(&good[start..end], "publishers = []\n", 1));
+    assert!(
+        error.starts_with("models[0].publishers: is empty"),
+        "{error}"
+    );
+}
+
+#[test]
+fn another_trust_domain_needs_a_bundle_of_its_own() {
+    let federated = format!(
+        "[[trust.federated]]\ndomain = \"partner.example\"\nbundle = \"\"\"{}\"\"\"\n[broker]",
+        bundle("partner.example")
+    );
+    let good = good().replacen("[\"cloister.dev\"]", "[\"partner.example\"]", 1);
+    let config = Config::parse(good.replacen("[broker]", &federated, 1).as_bytes())
+        .ok()
+        .unwrap();
+    assert_eq!(config.trust.callers[0].as_str(), "partner.example");
+    let twice = federated.replacen("partner.example", "cloister.dev", 1);
+    let error = refused(&good.replacen("[broker]", &twice, 1));
+    assert!(
+        error.starts_with("trust.federated[0]: names a trust domain that already"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Path::new("/nonexistent/enclave.toml"))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.starts_with("config /nonexistent/enclave.toml: file: cannot be read"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_endless_file_is_not_read_to_its_end() {
+    let error = Config::load(Path::new("/dev/zero"))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("is larger than"), "{error}");
+}

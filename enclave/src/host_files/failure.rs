@@ -1,0 +1,69 @@
+//! What can be wrong with the host's answer.
+
+use std::io;
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the host's file {file}: {failure}")]
+pub(super) struct ReadError {
+    pub(super) file: String,
+    pub(super) failure: Failure,
+}
+
+/// What the host did wrong.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("not an HTTP/1.1 answer, or the connection broke: {0}")]
+    Http(hyper::Error),
+    #[error("no byte came for {} s", .0.as_secs_f32())]
+    Stalled(Duration),
+    #[error("not read within {} s", .0.as_secs_f32())]
+    Deadline(Duration),
+    #[error("answered with status {0}")]
+    Status(u16),
+    #[error("gave no size")]
+    NoLength,
+    #[error("claims a size of {0} bytes")]
+    Size(u64),
+    #[error("is shorter than the range asked for")]
+    Short,
+    #[error("answered with another range than asked for")]
+    Range,
+    #[error("answered with another length than asked for")]
+    Length,
+    #[error("sent more bytes than announced")]
+    TooLong,
+    #[error("ended before all bytes had come")]
+    Cut,
+    #[error("the name does not fit into a request")]
+    Name,
+    #[error("the offset is out of range")]
+    Offset,
+    #[error("reading was stopped")]
+    Closed,
+}
+
+impl Failure {
+    /// Whether another attempt may help. A lie is not tried again.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Http(_) | Self::Stalled(_) | Self::Cut => true,
+            Self::Status(status) => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+
+    pub(super) fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Connect(error) => error.kind(),
+            Self::Stalled(_) | Self::Deadline(_) => io::ErrorKind::TimedOut,
+            Self::Http(_) | Self::Cut => io::ErrorKind::ConnectionAborted,
+            Self::Status(404) => io::ErrorKind::NotFound,
+            Self::Short => io::ErrorKind::UnexpectedEof,
+            Self::Name | Self::Offset => io::ErrorKind::InvalidInput,
+            _ => io::ErrorKind::InvalidData,
+        }
+    }
+}
