@@ -1,6 +1,6 @@
 //! `host --config FILE`: runs the host until SIGTERM or SIGINT.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,7 +34,9 @@ async fn main() -> ExitCode {
         std::process::exit(code)
     });
     let log = tracing_subscriber::registry().with(args.log);
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     match args.log_format.as_str() {
         "json" => log.with(lines.json()).init(),
         _ => log.with(lines).init(),
