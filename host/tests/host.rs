@@ -523,7 +523,7 @@ async fn says_which_endpoint_or_directory_cannot_be_used() {
         let config = Config::parse(&text, &file).unwrap();
         host::run(config, std::future::pending()).await.unwrap_err()
     };
-    let e = error(text("absent", "/tmp/x")).await;
+    let e = error(text("absent", "/nonexistent/x")).await;
     assert_eq!(e.exit_code(), 69);
     assert!(
         e.to_string().starts_with("models.root /") && e.to_string().contains("absent"),
