@@ -99,7 +99,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     while let Some(cause) = next {
         let cause_text = cause.to_string();
         // Some errors already show their source.
-        if !line.ends_with(&cause_text) {
+        if !line.contains(&cause_text) {
             line.push_str(": ");
             line.push_str(&cause_text);
         }
