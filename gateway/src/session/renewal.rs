@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::client::conn::http2;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::state::{Shared, Signed};
 use crate::Error;
@@ -11,6 +11,8 @@ use crate::body::SessionBody;
 
 /// Re-attestation starts this part of the interval before the verdict ends, at most [`MAX_MARGIN`] before.
 const MARGIN_PART: u32 = 5;
+/// Pauses between the questions to a busy enclave that fit into the margin.
+const RETRY_PART: u32 = 10;
 const MAX_MARGIN: Duration = Duration::from_secs(60);
 
 /// Renews the verdict in band until the connection ends. A renewal that fails, or comes too late, cuts it.
@@ -27,15 +29,14 @@ pub(super) async fn run(
             let start = current.deadline.checked_sub(margin);
             sleep_until(start.unwrap_or(current.deadline)).await;
             if !shared.ended.is_cancelled() {
-                let renewal = async {
-                    shared.check_identity()?;
-                    shared.attest(&sender).await
-                };
+                let renewal = renew(&shared, &sender, margin / RETRY_PART);
                 match timeout_at(current.deadline, renewal).await {
                     Ok(Ok(next)) => {
                         verdict.store(Arc::new(next));
                         continue;
                     }
+                    // The peer said goodbye meanwhile: that is no verdict on it.
+                    Ok(Err(reason)) if reason.step().is_none() && shared.ended.is_cancelled() => {}
                     Ok(Err(reason)) => return shared.close(reason),
                     Err(_elapsed) => return shared.close(Error::Expired),
                 }
@@ -44,5 +45,22 @@ pub(super) async fn run(
         // No renewal is possible: what is in flight may use the time that is left.
         sleep_until(current.deadline).await;
         return shared.close(Error::Expired);
+    }
+}
+
+/// One new verdict. A busy enclave is asked again, within the time that is left; a check that fails is final.
+async fn renew(
+    shared: &Shared,
+    sender: &http2::SendRequest<SessionBody>,
+    pause: Duration,
+) -> Result<Signed, Error> {
+    loop {
+        shared.check_identity()?;
+        match shared.attest(sender).await {
+            Err(Error::Timeout { .. } | Error::ChallengeRefused { status: 429 | 503 }) => {
+                sleep(pause).await;
+            }
+            done => return done,
+        }
     }
 }
