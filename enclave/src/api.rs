@@ -33,6 +33,7 @@ mod object;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use body::Budget;
 use error::ApiError;
 
 /// Which sealed model answered: the SHA-256 of its manifest.
@@ -48,6 +49,7 @@ pub(crate) struct App {
     pub(crate) models: Arc<Models>,
     pub(crate) attester: Arc<dyn Attester>,
     pub(crate) evidence_slots: Arc<Semaphore>,
+    pub(crate) bodies: Budget,
     pub(crate) rate: Rate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
@@ -134,6 +136,10 @@ fn route_label(path: &str) -> &'static str {
 }
 
 impl App {
+    async fn body(&self, request: Request, limit: usize) -> Result<body::Bytes, ApiError> {
+        body::read(request, limit, self.limits.body_timeout(), &self.bodies).await
+    }
+
     fn model(&self, name: &str) -> Result<&Model, ApiError> {
         self.models.find(name).ok_or_else(ApiError::model_not_found)
     }

@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use transport::{ServeLimits, Stream, serve};
 
-use crate::api::{self, App};
+use crate::api::{self, App, Budget};
 use crate::boot::{Booted, boot};
 use crate::config::{Config, Limits};
 use crate::control::{self, Health};
@@ -80,6 +80,7 @@ async fn listen(
         models: Arc::clone(&models),
         attester: Arc::clone(&platform.attester),
         evidence_slots: Arc::new(Semaphore::new(limits.evidence_in_flight)),
+        bodies: Budget::mebibytes(limits.body_memory_mib),
         rate: Rate::new(limits.requests_per_minute, limits.burst, limits.max_callers),
         metrics: Arc::clone(&metrics),
         limits,

@@ -17,7 +17,7 @@ use serde::de::MapAccess;
 
 use super::error::ApiError;
 use super::object::Fields;
-use super::{App, body, object};
+use super::{App, object};
 use crate::tls::Connection;
 
 /// A nonce and its key; clients add nothing.
@@ -57,7 +57,7 @@ pub(super) async fn attest(
     app.authorization
         .attest(&connection.caller.id, &app.spiffe_id)
         .map_err(|denied| app.denied(denied))?;
-    let body = body::read(request, MAX_BODY, app.limits.body_timeout()).await?;
+    let body = app.body(request, MAX_BODY).await?;
     let challenge: Challenge = object::parse(&body)?;
     let nonce = challenge.nonce.ok_or_else(|| ApiError::missing("nonce"))?;
     let nonce = Nonce::from_base64url(&nonce).map_err(|_not| {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Receiver;
 use zeroize::Zeroizing;
 
 use super::error::ApiError;
-use super::{App, body, object, random_hex, with_model};
+use super::{App, object, random_hex, with_model};
 use crate::tls::Connection;
 
 mod answer;
@@ -31,12 +31,7 @@ pub(super) async fn chat(
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = body::read(
-        request,
-        app.limits.max_body_bytes,
-        app.limits.body_timeout(),
-    )
-    .await?;
+    let body = app.body(request, app.limits.max_body_bytes).await?;
     let request = object::parse::<Fields>(&body)?.check()?;
     drop(body);
     let model = app.model(&request.model)?;

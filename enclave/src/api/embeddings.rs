@@ -11,7 +11,7 @@ use engine::Embeddings;
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::{App, body, object, with_model};
+use super::{App, object, with_model};
 use crate::tls::Connection;
 
 mod request;
@@ -25,12 +25,7 @@ pub(super) async fn embed(
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let body = body::read(
-        request,
-        app.limits.max_body_bytes,
-        app.limits.body_timeout(),
-    )
-    .await?;
+    let body = app.body(request, app.limits.max_body_bytes).await?;
     let request = object::parse::<Fields>(&body)?.check(app.limits.max_batch_inputs)?;
     drop(body);
     let model = app.model(&request.model)?;

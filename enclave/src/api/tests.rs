@@ -89,6 +89,7 @@ fn setup(policy: &str, limits: Limits, attester: Recorder) -> Setup {
         models: Arc::new(Models::new(Vec::new())),
         attester: Arc::<Recorder>::clone(&attester),
         evidence_slots: Arc::new(Semaphore::new(limits.evidence_in_flight)),
+        bodies: Budget::mebibytes(limits.body_memory_mib),
         rate: Rate::new(limits.requests_per_minute, limits.burst, limits.max_callers),
         metrics: Arc::new(Metrics::new().unwrap()),
         limits,
@@ -626,4 +627,30 @@ fn status_codes_of_the_engine_are_told_apart() {
     let overloaded = ApiError::engine(&EngineError::Overloaded, "messages").into_response();
     assert_eq!(overloaded.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(overloaded.headers()["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn bodies_of_all_callers_share_one_bounded_memory() {
+    let limits = Limits {
+        max_body_bytes: 2 * 1024 * 1024,
+        body_memory_mib: 1,
+        ..Limits::default()
+    };
+    let setup = setup(
+        "permit(principal, action, resource);",
+        limits,
+        Recorder::default(),
+    );
+    let large = format!(
+        "{{\"model\": \"m\", \"input\": \"{}\"}}",
+        "x".repeat(1_500_000)
+    );
+    let reply = setup.post("/v1/embeddings", large).await;
+    assert_eq!((reply.status, reply.code().as_str()), (503, "overloaded"));
+    // It was given back.
+    let small = json!({"model": "m", "input": "x".repeat(200_000)}).to_string();
+    for _ in 0..10 {
+        let reply = setup.post("/v1/embeddings", small.clone()).await;
+        assert_eq!(reply.code(), "model_not_found");
+    }
 }

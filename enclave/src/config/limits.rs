@@ -21,6 +21,8 @@ pub struct Limits {
     /// How long a caller may take to send one request body.
     pub body_timeout_s: u64,
     pub max_body_bytes: usize,
+    /// Memory for the bodies of all callers that are being received.
+    pub body_memory_mib: usize,
     /// Sustained requests per minute of one caller.
     pub requests_per_minute: u32,
     /// Requests one caller may send at once after a pause.
@@ -55,6 +57,7 @@ impl Default for Limits {
             connection_max_age_s: 3600,
             body_timeout_s: 30,
             max_body_bytes: 1024 * 1024,
+            body_memory_mib: 256,
             requests_per_minute: 600,
             burst: 120,
             max_callers: 10_000,
@@ -74,7 +77,7 @@ impl Default for Limits {
 impl Limits {
     /// Checks every field against its range; gives back the field's name and the range.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        let ranges: [(&'static str, u64, u64, u64); 20] = [
+        let ranges: [(&'static str, u64, u64, u64); 21] = [
             ("max_connections", self.max_connections as u64, 1, 65_536),
             ("max_streams", u64::from(self.max_streams), 1, 1024),
             ("handshake_timeout_s", self.handshake_timeout_s, 1, 60),
@@ -93,6 +96,7 @@ impl Limits {
                 1024,
                 64 * 1024 * 1024,
             ),
+            ("body_memory_mib", self.body_memory_mib as u64, 128, 65_536),
             (
                 "requests_per_minute",
                 u64::from(self.requests_per_minute),
