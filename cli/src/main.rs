@@ -1,1 +1,47 @@
-fn main() {}
+//! `cloister`: seal, inspect and unseal models, look at evidence.
+mod failure;
+mod files;
+mod inspect;
+mod keygen;
+mod output;
+mod seal;
+mod unseal;
+mod verify;
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{Parser, Subcommand};
+
+/// Seal a model so that only attested enclaves can open it, and look at what was sealed or attested.
+///
+/// Exit codes: 0 done, 64 usage or bad input, 69 something needed could not be read or written, 70 a bug, 77 refused.
+#[derive(Parser)]
+#[command(name = "cloister", version, after_help = keygen::EXAMPLE)]
+struct Cloister {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Keygen(keygen::Keygen),
+    Seal(seal::Seal),
+    Inspect(inspect::Inspect),
+    Unseal(unseal::Unseal),
+    Verify(verify::Verify),
+}
+
+fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "time enters here")]
+    let now = SystemTime::now();
+    let outcome = match Cloister::try_parse().map(|cloister| cloister.command) {
+        Ok(Command::Keygen(command)) => command.run(),
+        Ok(Command::Seal(command)) => command.run(now),
+        Ok(Command::Inspect(command)) => command.run(),
+        Ok(Command::Unseal(command)) => command.run(),
+        Ok(Command::Verify(command)) => command.run(now),
+        Err(usage) => failure::show_usage(&usage),
+    };
+    outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,103 @@
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use sealed_model::{DirSource, Inspection, SignatureVerdict};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::files;
+use crate::output::{self, field};
+
+/// Show what a package holds, without its key
+///
+/// Reads the manifest, its signature and the sizes of the files. The encrypted bytes themselves are checked where they are
+/// opened, segment by segment.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cloister inspect ./packages/my-model
+  cloister inspect ./packages/my-model --publisher keys/publisher.pub.pem     exit code 77 unless they signed it
+  cloister inspect ./packages/my-model --json | jq -r .manifest_sha256")]
+pub(crate) struct Inspect {
+    /// A directory that cloister seal made.
+    #[arg(value_name = "PKG")]
+    package: PathBuf,
+    /// Public key of a publisher to accept, PEM. May be given several times.
+    #[arg(long, value_name = "PUB.pem")]
+    publisher: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let publishers: Vec<_> = self
+            .publisher
+            .iter()
+            .map(|path| files::publisher_key(path))
+            .collect::<Result<_, _>>()?;
+        let inspection = sealed_model::inspect(&DirSource::new(&self.package), &publishers)
+            .map_err(|error| Failure::model(&self.package, error))?;
+        let verdict = match inspection.signature {
+            SignatureVerdict::Valid => "valid",
+            SignatureVerdict::UnknownPublisher if publishers.is_empty() => "not checked",
+            SignatureVerdict::UnknownPublisher => "unknown publisher",
+            SignatureVerdict::Invalid => "invalid",
+        };
+        if self.json {
+            let value = json!({
+                "manifest": inspection.manifest,
+                "manifest_sha256": inspection.manifest_sha256,
+                "publisher": inspection.claimed_publisher,
+                "signature": verdict,
+            });
+            output::print(&format!("{value:#}\n"))?;
+        } else {
+            output::print(&table(&inspection, verdict))?;
+        }
+        if publishers.is_empty() || inspection.signature == SignatureVerdict::Valid {
+            return Ok(());
+        }
+        Err(Failure::refused(anyhow!(
+            "{}: manifest.sig: {verdict}: signed as {}, not by the given publisher",
+            self.package.display(),
+            inspection.claimed_publisher
+        )))
+    }
+}
+
+fn table(inspection: &Inspection, verdict: &str) -> String {
+    let manifest = &inspection.manifest;
+    let hint = match verdict {
+        "not checked" => " (give --publisher PUB.pem)",
+        _ => "",
+    };
+    let mut text = String::new();
+    field(&mut text, "model", &manifest.name);
+    field(&mut text, "epoch", manifest.epoch);
+    field(&mut text, "format", &manifest.format);
+    field(&mut text, "created", &manifest.created);
+    field(&mut text, "key id", &manifest.key_id);
+    field(
+        &mut text,
+        "manifest",
+        format_args!("sha256 {}", inspection.manifest_sha256),
+    );
+    field(&mut text, "publisher", &inspection.claimed_publisher);
+    field(&mut text, "signature", format_args!("{verdict}{hint}"));
+    text += &format!(
+        "\n{:>12}  {:>12}  {:<64}  FILE\n",
+        "SIZE", "SEALED", "SHA-256"
+    );
+    for entry in &manifest.files {
+        text += &format!(
+            "{:>12}  {:>12}  {}  {}\n",
+            entry.size, entry.sealed_size, entry.sha256, entry.path
+        );
+    }
+    let total: u64 = manifest.files.iter().map(|entry| entry.size).sum();
+    text += &format!("{} files, {}\n", manifest.files.len(), output::bytes(total));
+    text
+}
