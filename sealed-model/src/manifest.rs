@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::layout::Layout;
 use crate::{DataKey, Error, Sha256Digest, name};
@@ -78,7 +78,8 @@ impl Manifest {
             key_check: key.check_value(&key_id)?,
             key_id,
             created: created
-                .to_offset(time::UtcOffset::UTC)
+                .to_offset(UtcOffset::UTC)
+                .truncate_to_second()
                 .format(&Rfc3339)
                 .ok()
                 .ok_or(Error::Internal(

@@ -12,7 +12,8 @@ const MAX_PATH: usize = 240;
 const MAX_DEPTH: usize = 4;
 
 pub(crate) fn check_model(name: &str, epoch: u64) -> Result<(), Error> {
-    if !is_plain_component(name) || name.len() > MAX_MODEL_NAME {
+    let plain = is_plain_component(name) && !name.starts_with('_');
+    if !plain || name.len() > MAX_MODEL_NAME {
         return Err(Error::ModelName { name: name.into() });
     }
     if epoch == 0 || epoch > MAX_EPOCH {
@@ -121,6 +122,7 @@ mod tests {
             ("", 1),
             ("a/b", 1),
             ("..", 1),
+            ("_x", 1),
             ("demo", 0),
             ("demo", MAX_EPOCH + 1),
         ] {
