@@ -1,4 +1,7 @@
 //! A throwaway root: simulated NSM, SPIFFE development authority, cloister-dev.
 
 pub mod authority;
+pub mod dev;
 pub mod nsm;
+pub mod roles;
+pub mod stack;

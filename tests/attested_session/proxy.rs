@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use gateway::Config;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use identity::SpiffeId;
 use identity::issue::Authority;
@@ -115,7 +115,11 @@ impl Run {
         run
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+    async fn send<B>(&self, request: Request<B>) -> Response<Incoming>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<gateway::BoxError>,
+    {
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(tcp))
             .await
@@ -375,6 +379,18 @@ async fn foreign_pages_other_paths_and_large_bodies_are_refused_here() {
     );
     let (status, body) = run.post("/v1/embeddings", &"x".repeat(1001)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+    // A body that does not say how long it is.
+    let pieces = (0..20)
+        .map(|_| Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![b'x'; 100]))));
+    let body = StreamBody::new(tokio_stream::iter(pieces));
+    let request = Request::post("/v1/embeddings")
+        .header("host", "localhost")
+        .body(body)
+        .unwrap();
+    assert_eq!(
+        run.send(request).await.status(),
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
     let delete = Request::delete("/v1/models/demo")
         .header("host", "localhost")
         .body(Full::default())

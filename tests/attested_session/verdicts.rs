@@ -96,6 +96,26 @@ async fn a_genuine_enclave_is_accepted_and_then_spoken_to() {
     );
 }
 
+/// `cargo test --release -p tests --test attested_session -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: prints how long it takes to get an attested session"]
+async fn an_attested_session_takes_milliseconds() {
+    let world = World::new();
+    let enclave = FakeEnclave::start(&world, world.svid(SERVER, HOUR), honest(&world)).await;
+    let options = world.options(&enclave, world.policy());
+    let mut took = Vec::new();
+    for _ in 0..100 {
+        let begun = tokio::time::Instant::now();
+        connect(&options).await.ok().unwrap();
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    println!(
+        "tcp, tls, challenge, verification: median {:?}, 95th {:?}",
+        took[50], took[95]
+    );
+}
+
 #[tokio::test]
 async fn a_verdict_ends_with_the_servers_svid() {
     let world = World::new();

@@ -1,1 +1,66 @@
-//! Support for the whole-service tests.
+//! Support for the whole-service tests: a running stack, an observer on the wire, a look into a process's memory.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's clock is the system's, as in main"
+)]
+
+pub mod memory;
+pub mod models;
+pub mod tap;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sim::stack::{Model, Options};
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// `cloister-dev`, built beside this test.
+///
+/// # Panics
+/// When it was not built.
+pub fn cloister_dev() -> PathBuf {
+    // target/release/deps/<test> → target/release/cloister-dev
+    let test = std::env::current_exe().unwrap();
+    let exe = test
+        .parent()
+        .and_then(|p| p.parent())
+        .unwrap()
+        .join("cloister-dev");
+    assert!(
+        exe.is_file(),
+        "{} is missing: cargo build --release -p sim",
+        exe.display()
+    );
+    exe
+}
+
+/// The system clock, as `main` would inject it.
+pub fn clock() -> Arc<dyn Fn() -> SystemTime + Send + Sync> {
+    Arc::new(SystemTime::now)
+}
+
+/// Options for a run of the small random models, on free ports.
+pub fn options(models: Vec<Model>) -> Options {
+    Options::new(cloister_dev(), models, clock())
+}
+
+/// Whether a test whose tool is absent may be skipped; says so. With `CI=true` it may not.
+///
+/// # Panics
+/// With `CI=true`.
+pub fn skip(what: &str) {
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "{what} is missing: scripts/dev-tools brings it"
+    );
+    eprintln!("skipped: {what} is not installed (scripts/dev-tools brings it)");
+}

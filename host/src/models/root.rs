@@ -34,7 +34,8 @@ impl Root {
     }
 }
 
-/// Plain segments only. Nothing is decoded, so an escaped dot or slash is just a character that is not allowed.
+/// Plain segments only (`~` stands for a slash in a sealed file's name). Nothing is decoded, so an escaped dot or slash is just
+/// a character that is not allowed.
 fn relative(path: &str) -> Option<PathBuf> {
     let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     if !(2..=MAX_SEGMENTS).contains(&segments.len()) {
@@ -46,7 +47,7 @@ fn relative(path: &str) -> Option<PathBuf> {
             && !segment.starts_with('.')
             && segment
                 .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~'))
     };
     segments
         .iter()

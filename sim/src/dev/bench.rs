@@ -1,0 +1,238 @@
+//! `cloister-dev bench`: what the whole service costs on this machine, beside the same model called in-process in the same
+//! run. The difference is the price of gateway, relay, TLS and HTTP; the model's own speed cancels out.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use engine::{ChatEvent, ChatRequest, DirFiles, Engine, EngineOptions, Message, Role, Text};
+use gateway::{AttestedSession, ConnectOptions};
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use identity::issue::{self, Authority};
+use identity::{Credentials, SpiffeId, TrustBundles, TrustDomain};
+use tokio::time::Instant;
+
+use super::ask;
+use super::screen::Screen;
+use crate::stack::{Clock, GATEWAY_ID, Model, Options, Stack, TRUST_DOMAIN};
+
+const SESSIONS: usize = 50;
+const ROUND_TRIPS: usize = 200;
+const EMBEDDINGS: usize = 64;
+const CHATS: usize = 5;
+const ANSWER_TOKENS: u32 = 128;
+const HOUR: Duration = Duration::from_secs(3600);
+/// One word is one token for both tokenizers, nearly; the exact count is reported.
+const WORDS_128: usize = 126;
+
+pub(super) async fn bench(project: &Path, now: Clock) -> Result<()> {
+    let screen = Screen::new();
+    let chat = Model {
+        name: "cloister-demo".to_owned(),
+        dir: project.join("demo-model"),
+    };
+    let embed = Model {
+        name: "all-MiniLM-L6-v2".to_owned(),
+        dir: project.join("target/models/all-MiniLM-L6-v2"),
+    };
+    anyhow::ensure!(
+        embed.dir.is_dir(),
+        "{} is missing: run scripts/fetch-minilm",
+        embed.dir.display()
+    );
+    let exe = std::env::current_exe()?;
+    let mut options = Options::new(exe, vec![chat.clone(), embed.clone()], now.clone());
+    options.progress = Arc::new(move |text| screen.step(text));
+    let stack = Stack::start(options).await?;
+    screen.steps_done();
+    let measured = measure(screen, &stack, &chat, &embed, &now).await;
+    stack.stop().await;
+    measured
+}
+
+async fn measure(
+    screen: Screen,
+    stack: &Stack,
+    chat: &Model,
+    embed: &Model,
+    now: &Clock,
+) -> Result<()> {
+    screen.heading("Cold start");
+    for (what, took) in &stack.timings {
+        screen.field(what, &format!("{:.0} ms", ms(*took)));
+    }
+    screen.heading("Cold start of the enclave, by its own log");
+    let log = std::fs::read_to_string(stack.layout.log("enclave"))?;
+    for line in log.lines().filter(|l| l.contains("boot step done")) {
+        if let Some((_, fields)) = line.split_once("boot step done ") {
+            screen.line(&format!("  {fields}"));
+        }
+    }
+
+    screen.heading(
+        "Attested session (TCP, TLS 1.3 mTLS, evidence made and verified), through the relay",
+    );
+    let options = connect_options(stack, now)?;
+    // Not measured: the first touches cold code and pages.
+    let session = gateway::connect(&options).await?;
+    let mut took = Vec::new();
+    for _ in 0..SESSIONS {
+        let started = Instant::now();
+        gateway::connect(&options).await?;
+        took.push(started.elapsed());
+    }
+    quantiles(screen, "connect", took);
+
+    let mut took = Vec::new();
+    for _ in 0..ROUND_TRIPS {
+        let started = Instant::now();
+        round_trip(&session).await?;
+        took.push(started.elapsed());
+    }
+    quantiles(screen, "GET /v1/models", took);
+
+    screen.heading("Embeddings of 128 tokens, all-MiniLM-L6-v2, one at a time");
+    let text = ["cipher"; WORDS_128].join(" ");
+    let threads = std::thread::available_parallelism()?.get();
+    let direct = load(&embed.dir, threads).await?;
+    let mut tokens = 0;
+    let alone = per_second(EMBEDDINGS, async || {
+        let pending = direct.embed(vec![Text::new(text.clone())])?;
+        tokens = pending.await?.prompt_tokens;
+        Ok(())
+    })
+    .await?;
+    screen.field("tokens", &tokens.to_string());
+    screen.field("in-process", &format!("{alone:.1} /s"));
+    let served = per_second(EMBEDDINGS, async || {
+        ask::embed(stack.port(), &embed.name, &[&text]).await?;
+        Ok(())
+    })
+    .await?;
+    screen.field(
+        "whole service",
+        &format!("{served:.1} /s ({:.2} of in-process)", served / alone),
+    );
+    direct.stop();
+
+    screen.heading("Chat, demonstration model, greedy, one at a time");
+    let direct = load(&chat.dir, threads).await?;
+    let question = "Explain how the key is released.";
+    let (tokens, took) = decode(&direct, question).await?;
+    let alone = f64::from(tokens) / took.as_secs_f64();
+    screen.field("in-process", &format!("{alone:.0} tokens/s"));
+    direct.stop();
+    let (mut tokens, mut took, mut first) = (0, Duration::ZERO, Vec::new());
+    for _ in 0..CHATS {
+        let answer = ask::chat(stack.port(), &chat.name, question, |_| {}).await?;
+        tokens += answer.completion_tokens;
+        took += answer.total;
+        first.push(answer.first_piece);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand tokens")]
+    let served = tokens as f64 / took.as_secs_f64();
+    screen.field(
+        "whole service",
+        &format!("{served:.0} tokens/s ({:.2} of in-process)", served / alone),
+    );
+    quantiles(screen, "first piece", first);
+    Ok(())
+}
+
+fn connect_options(stack: &Stack, now: &Clock) -> Result<ConnectOptions> {
+    let read = |name: &str| std::fs::read_to_string(stack.layout.path(name));
+    let issuer = Authority::from_pem(&read("issuer.pem")?, &read("issuer.key")?)?;
+    let root = issuer.cert_chain().last().context("no root")?;
+    let domain = TrustDomain::new(TRUST_DOMAIN)?;
+    let pem = identity::pem::encode_certificates(std::slice::from_ref(root));
+    let svid = issue::new_svid(&issuer, &SpiffeId::new(GATEWAY_ID)?, HOUR, now())?;
+    let credentials = Arc::new(Credentials::new());
+    credentials.install(svid);
+    let config = gateway::Config::load(&stack.layout.config("gateway"))?;
+    Ok(ConnectOptions {
+        endpoint: config.enclave,
+        credentials,
+        bundles: TrustBundles::from_pem(&domain, &pem)?.into_handle(),
+        policy: Arc::new(config.policy),
+        now: now.clone(),
+    })
+}
+
+async fn round_trip(session: &AttestedSession) -> Result<()> {
+    let request = Request::get("https://enclave/v1/models")
+        .body(Empty::<bytes::Bytes>::new().map_err(|never| match never {}))?;
+    let answer = session.send::<_>(request).await?;
+    anyhow::ensure!(answer.status().is_success(), "{}", answer.status());
+    answer.into_body().collect().await?;
+    Ok(())
+}
+
+async fn load(dir: &Path, threads: usize) -> Result<Engine> {
+    let files = Arc::new(DirFiles::new(dir));
+    let options = EngineOptions {
+        threads,
+        ..EngineOptions::default()
+    };
+    Ok(tokio::task::spawn_blocking(move || Engine::load(files, options)).await??)
+}
+
+/// Tokens and time of one greedy answer of the engine alone.
+async fn decode(engine: &Engine, question: &str) -> Result<(u32, Duration)> {
+    let (mut tokens, mut took) = (0, Duration::ZERO);
+    for _ in 0..CHATS {
+        let mut request = ChatRequest::new(vec![Message {
+            role: Role::User,
+            content: Text::new(question.to_owned()),
+        }]);
+        request.temperature = 0.0;
+        request.max_tokens = Some(ANSWER_TOKENS);
+        let started = Instant::now();
+        let mut events = engine.chat(request)?;
+        loop {
+            match events.recv().await {
+                Some(ChatEvent::Done { usage, .. }) => {
+                    tokens += usage.completion_tokens;
+                    break;
+                }
+                Some(ChatEvent::Delta(_)) => {}
+                Some(ChatEvent::Failed(error)) => return Err(error.into()),
+                None => bail!("the answer ended without its end"),
+            }
+        }
+        took += started.elapsed();
+    }
+    Ok((tokens, took))
+}
+
+async fn per_second(count: usize, mut once: impl AsyncFnMut() -> Result<()>) -> Result<f64> {
+    once().await?;
+    let started = Instant::now();
+    for _ in 0..count {
+        once().await?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a small constant")]
+    Ok(count as f64 / started.elapsed().as_secs_f64())
+}
+
+fn quantiles(screen: Screen, name: &str, mut took: Vec<Duration>) {
+    took.sort_unstable();
+    let at = |percent: usize| {
+        let index = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+        took.get(index).copied().unwrap_or_default()
+    };
+    screen.field(
+        name,
+        &format!(
+            "p50 {:.2} ms, p99 {:.2} ms ({} times)",
+            ms(at(50)),
+            ms(at(99)),
+            took.len()
+        ),
+    );
+}
+
+fn ms(took: Duration) -> f64 {
+    took.as_secs_f64() * 1000.0
+}

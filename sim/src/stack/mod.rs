@@ -1,0 +1,250 @@
+//! The whole service on one machine, each program in a process of its own, under keys that live as long as the run.
+//!
+//! ```text
+//! this process: SPIFFE development authority, simulated hypervisor (measures the enclave, owns the throwaway root)
+//!   ├─ kbs       ◄─ keys of the sealed models, policy on the measurements
+//!   ├─ host      ◄─ relay, egress to kbs, sealed-model files
+//!   ├─ enclave   ◄─ the simulated NSM travels over its stdin, and nothing else
+//!   └─ gateway   ◄─ http://127.0.0.1:PORT/v1
+//! ```
+//! Children are re-executions of one binary with a role (see [`crate::roles`]); each ends when its stdin closes, so none
+//! outlives this process however it dies.
+
+mod child;
+mod keys;
+mod layout;
+mod probe;
+mod settings;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use attestation::{Pcrs, Sha256Digest};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use child::Child;
+pub use layout::Layout;
+pub use probe::{get, post_json};
+
+pub use crate::nsm::INSTANCE_ID;
+use crate::nsm::SimPki;
+use keys::RunKeys;
+
+/// The trust domain of every run.
+pub const TRUST_DOMAIN: &str = "cloister.dev";
+/// The SPIFFE ID that the broker maps the measurement to.
+pub const ENCLAVE_ID: &str = "spiffe://cloister.dev/enclave/demo";
+/// The broker's own SPIFFE ID.
+pub const BROKER_ID: &str = "spiffe://cloister.dev/kbs";
+/// The gateway's SPIFFE ID.
+pub const GATEWAY_ID: &str = "spiffe://cloister.dev/gateway/local";
+/// What the simulated hypervisor claims as the parent's IAM role (PCR3); its instance is [`INSTANCE_ID`] (PCR4).
+pub const ROLE_ARN: &str = "arn:aws:iam::000000000000:role/cloister-dev";
+
+/// The longest wait for a program to become ready; a large model is opened within it.
+const READY: Duration = Duration::from_secs(300);
+
+/// The wall clock, as `main` provides it.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+/// See [`Options::before_start`].
+pub type Hook = Box<dyn FnOnce(&Layout) + Send>;
+
+/// A plaintext model directory and the name it is served under.
+#[derive(Clone)]
+pub struct Model {
+    pub name: String,
+    pub dir: PathBuf,
+}
+
+/// What a run is made of. The hooks let a test spoil one file between its making and its first use.
+pub struct Options {
+    /// The binary to re-execute: `cloister-dev` itself.
+    pub exe: PathBuf,
+    pub models: Vec<Model>,
+    /// Port of the OpenAI-compatible proxy on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// The address that the gateway dials instead of the relay, to put an observer between them.
+    pub gateway_dials: Option<String>,
+    /// The endpoint that the relay dials instead of the enclave, to put an observer between them.
+    pub relay_dials: Option<String>,
+    /// Cedar policy of the enclave, instead of one that permits every caller of the run's trust domain.
+    pub policy: Option<String>,
+    /// Called with the layout when every file is written, before any program starts.
+    pub before_start: Option<Hook>,
+    /// Called between the programs' starts, for a progress display.
+    pub progress: Arc<dyn Fn(&str) + Send + Sync>,
+    pub now: Clock,
+}
+
+impl Options {
+    /// A run of `exe` that serves `models` on a free port, silently.
+    pub fn new(exe: PathBuf, models: Vec<Model>, now: Clock) -> Self {
+        Self {
+            exe,
+            models,
+            port: 0,
+            gateway_dials: None,
+            relay_dials: None,
+            policy: None,
+            before_start: None,
+            progress: Arc::new(|_| {}),
+            now,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("{0}")]
+    Model(#[from] sealed_model::Error),
+    #[error("{context}: {source}")]
+    Io { context: String, source: io::Error },
+    #[error("port {0} is in use: stop what listens there, or choose another with --port")]
+    PortInUse(u16),
+    #[error("keys for this run could not be made: {0}")]
+    Keys(String),
+    #[error("{role} did not become ready within {after_s} s; its log ends with: {tail}")]
+    NotReady {
+        role: &'static str,
+        after_s: u64,
+        tail: String,
+    },
+    #[error("{role} ended with exit code {code}: {tail}")]
+    Ended {
+        role: &'static str,
+        code: i32,
+        tail: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Io { context, source }
+    }
+}
+
+/// A running service. Dropping it kills what is left of it; [`Stack::stop`] drains first.
+pub struct Stack {
+    pub layout: Layout,
+    pub pcrs: Pcrs,
+    pub config_digest: Sha256Digest,
+    pub root_pem: String,
+    pub gateway: Child,
+    pub enclave: Child,
+    pub host: Child,
+    pub kbs: Child,
+    /// How long each part took to become ready, in order.
+    pub timings: Vec<(&'static str, Duration)>,
+    authority: watch::Sender<bool>,
+    authority_task: tokio::task::JoinHandle<()>,
+    port: u16,
+}
+
+impl Stack {
+    /// Seals the models, makes the run's keys and starts every program in the order of their needs.
+    ///
+    /// # Errors
+    /// A model that cannot be sealed, a port in use, or a program that ends instead of becoming ready.
+    pub async fn start(mut options: Options) -> Result<Self, Error> {
+        let now = (options.now)();
+        let say = options.progress.clone();
+        let mut timings = Vec::new();
+        let port = layout::claim_port(options.port)?;
+        let layout = Layout::create(port)?;
+
+        say("making keys for this run");
+        let keys = RunKeys::generate(now)?;
+        let pki = SimPki::generate(now);
+        let root_pem = pki.root_pem();
+
+        let started = Instant::now();
+        let mut sealed = Vec::new();
+        for model in &options.models {
+            say(&format!("sealing {}", model.name));
+            sealed.push(keys::seal(&layout, model, &keys, now).await?);
+        }
+        timings.push(("seal", started.elapsed()));
+
+        let written = settings::write(&layout, &options, &keys, &sealed, &root_pem)?;
+        if let Some(hook) = options.before_start.take() {
+            hook(&layout);
+        }
+
+        let (authority, authority_task) =
+            keys::serve_workload_api(&layout, &keys, options.now.clone())?;
+        tokio::task::block_in_place(|| keys::fill_broker(&layout, &sealed, now))?;
+
+        let mut start = async |role: &'static str, stdin: Option<&str>| {
+            say(&format!("starting {role}"));
+            let started = Instant::now();
+            let mut child = Child::spawn(&options.exe, role, &layout, stdin).await?;
+            let (endpoint, path) = layout.ready(role);
+            child.wait_ready(&endpoint, path, READY).await?;
+            timings.push((role, started.elapsed()));
+            Ok::<_, Error>(child)
+        };
+        let kbs = start("kbs", None).await?;
+        let host = start("host", None).await?;
+        let enclave = start("enclave", Some(&pki.to_json())).await?;
+        let gateway = start("gateway", None).await?;
+
+        Ok(Self {
+            pcrs: written.pcrs,
+            config_digest: written.config_digest,
+            root_pem,
+            gateway,
+            enclave,
+            host,
+            kbs,
+            timings,
+            authority,
+            authority_task,
+            port: layout.port,
+            layout,
+        })
+    }
+
+    /// `http://127.0.0.1:PORT/v1`, what an OpenAI client takes as its base URL.
+    pub fn base_url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    /// The port of the OpenAI-compatible proxy.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where the programs write their logs.
+    pub fn logs(&self) -> PathBuf {
+        self.layout.logs()
+    }
+
+    /// Resolves when a program ends by itself, with its name.
+    pub async fn first_to_end(&mut self) -> Error {
+        tokio::select! {
+            e = self.gateway.ended() => e,
+            e = self.enclave.ended() => e,
+            e = self.host.ended() => e,
+            e = self.kbs.ended() => e,
+        }
+    }
+
+    /// Stops the programs in the reverse order of their start, each with time to drain, and removes the run's files.
+    pub async fn stop(mut self) {
+        for child in [
+            &mut self.gateway,
+            &mut self.enclave,
+            &mut self.host,
+            &mut self.kbs,
+        ] {
+            child.stop().await;
+        }
+        self.authority.send_replace(true);
+        self.authority_task.abort();
+    }
+}

@@ -1,0 +1,189 @@
+//! The configuration files of a run, as an operator would write them.
+
+use attestation::{Pcrs, Sha256Digest};
+use serde_json::{Map, Value, json};
+
+use super::keys::{RunKeys, Sealed};
+use super::{BROKER_ID, ENCLAVE_ID, Error, INSTANCE_ID, Layout, Options, ROLE_ARN, TRUST_DOMAIN};
+use crate::nsm;
+
+/// What the enclave file measures to.
+pub(super) struct Written {
+    pub(super) pcrs: Pcrs,
+    pub(super) config_digest: Sha256Digest,
+}
+
+/// Who may do what: our callers, the three things this run offers.
+const POLICY: &str = r#"permit (
+    principal,
+    action in [Action::"chat", Action::"embed", Action::"models", Action::"attest"],
+    resource
+) when { principal.trust_domain == "cloister.dev" };
+"#;
+
+pub(super) fn write(
+    layout: &Layout,
+    options: &Options,
+    keys: &RunKeys,
+    sealed: &[Sealed],
+    root_pem: &str,
+) -> Result<Written, Error> {
+    let root = layout.write("nitro-root.pem", root_pem.as_bytes())?;
+    layout.write("kbs.pem", keys.broker_chain_pem.as_bytes())?;
+    layout.write("kbs.key", keys.broker_key_pem.as_bytes())?;
+    layout.write("issuer.pem", keys.issuer.cert_pem().as_bytes())?;
+    let issuer_key = keys
+        .issuer
+        .key_pem()
+        .map_err(|e| Error::Keys(e.to_string()))?;
+    layout.write("issuer.key", issuer_key.as_bytes())?;
+    layout.write("master.key", keys.master_hex.as_bytes())?;
+
+    let policy = options.policy.as_deref().unwrap_or(POLICY);
+    let publisher = keys.publisher.public()?.to_pem();
+    let enclave = enclave(layout, keys, sealed, &publisher, policy);
+    let enclave_path = layout.write("enclave.toml", toml_text(&enclave)?.as_bytes())?;
+    let measured =
+        std::fs::read(&enclave_path).map_err(Error::io(enclave_path.display().to_string()))?;
+    let config_digest = Sha256Digest::of(&measured);
+    let pcrs = nsm::measure(&options.exe, &measured, ROLE_ARN, INSTANCE_ID)
+        .map_err(Error::io("the enclave could not be measured"))?;
+    let image = image(&pcrs);
+
+    layout.write("policy.rego", rego(&image, sealed).as_bytes())?;
+    let kbs = json!({
+        "listen": format!("tcp://127.0.0.1:{}", layout.broker),
+        "control": layout.control("kbs"),
+        "database": "kbs.sqlite",
+        "master_key_file": "master.key",
+        "trust_anchor": root.display().to_string(),
+        "policy": "policy.rego",
+        "tls": {"chain": "kbs.pem", "key": "kbs.key"},
+        "issuer": {
+            "chain": "issuer.pem",
+            "key": "issuer.key",
+            "ttl_s": 3600,
+            "map": [{"spiffe_id": ENCLAVE_ID, "images": [image]}],
+        },
+    });
+    layout.write("kbs.toml", toml_text(&kbs)?.as_bytes())?;
+
+    let relay_dials = options
+        .relay_dials
+        .clone()
+        .unwrap_or_else(|| layout.unix("enclave.sock"));
+    let host = json!({
+        "control": layout.control("host"),
+        "enclave_control": layout.control("enclave"),
+        "relay": {"listen": format!("tcp://127.0.0.1:{}", layout.relay), "enclave": relay_dials},
+        "egress": [{
+            "class": "key-release",
+            "listen": layout.unix("egress-kbs.sock"),
+            "target": format!("127.0.0.1:{}", layout.broker),
+        }],
+        "models": {
+            "listen": layout.unix("models.sock"),
+            "root": layout.packages().display().to_string(),
+        },
+    });
+    layout.write("host.toml", toml_text(&host)?.as_bytes())?;
+
+    let gateway_dials = options
+        .gateway_dials
+        .clone()
+        .unwrap_or_else(|| format!("tcp://127.0.0.1:{}", layout.relay));
+    let models: Vec<Value> = sealed
+        .iter()
+        .map(|s| {
+            json!({
+                "name": s.name,
+                "min_epoch": s.epoch,
+                "manifest_sha256": s.manifest_sha256.to_string(),
+            })
+        })
+        .collect();
+    let gateway = json!({
+        "listen": format!("127.0.0.1:{}", layout.port),
+        "enclave": gateway_dials,
+        "workload_api": layout.unix("workload.sock"),
+        "policy": {
+            "server_id": ENCLAVE_ID,
+            "trust_anchor": root.display().to_string(),
+            "images": [image],
+            "config_digest": config_digest.to_string(),
+            "max_age_s": 300,
+            "reattest_s": 600,
+            "models": models,
+        },
+    });
+    layout.write("gateway.toml", toml_text(&gateway)?.as_bytes())?;
+    Ok(Written {
+        pcrs,
+        config_digest,
+    })
+}
+
+/// The one measured file: everything that decides about security is in it.
+fn enclave(
+    layout: &Layout,
+    keys: &RunKeys,
+    sealed: &[Sealed],
+    publisher: &str,
+    policy: &str,
+) -> Value {
+    let models: Vec<Value> = sealed
+        .iter()
+        .map(|s| {
+            json!({
+                "name": s.name,
+                "source": layout.unix("models.sock"),
+                "package": s.name,
+                "publishers": [publisher],
+                "min_epoch": s.epoch,
+            })
+        })
+        .collect();
+    json!({
+        "spiffe_id": ENCLAVE_ID,
+        "listen": {
+            "serve": layout.unix("enclave.sock"),
+            "control": layout.control("enclave"),
+        },
+        "trust": {
+            "domain": TRUST_DOMAIN,
+            "bundle": keys.root.cert_pem(),
+            "callers": [TRUST_DOMAIN],
+        },
+        "broker": {"endpoint": layout.unix("egress-kbs.sock"), "spiffe_id": BROKER_ID},
+        "authorization": {"policy": policy},
+        "models": models,
+    })
+}
+
+/// What decides: the image, its kernel and its application (PCR0-2).
+fn image(pcrs: &Pcrs) -> Map<String, Value> {
+    pcrs.iter()
+        .filter(|(index, _)| **index <= 2)
+        .map(|(index, value)| (index.to_string(), Value::from(value.to_string())))
+        .collect()
+}
+
+/// The owner's release policy: these measurements, these keys, nothing else.
+fn rego(image: &Map<String, Value>, sealed: &[Sealed]) -> String {
+    let mut text = String::from(
+        "package policy\n\nimport rego.v1\n\ndefault allow := false\n\nallow if {\n\tdata.plugin == \"resource\"\n",
+    );
+    for (index, value) in image {
+        text.push_str(&format!("\tinput.nitro.pcrs[\"{index}\"] == {value}\n"));
+    }
+    let ids: Vec<_> = sealed.iter().map(|s| format!("\"{}\"", s.key_id)).collect();
+    text.push_str(&format!(
+        "\tconcat(\"/\", data[\"resource-path\"]) in {{{}}}\n}}\n",
+        ids.join(", ")
+    ));
+    text
+}
+
+fn toml_text(value: &Value) -> Result<String, Error> {
+    toml::to_string_pretty(value).map_err(|e| Error::Keys(e.to_string()))
+}

@@ -1,0 +1,44 @@
+//! The official OpenAI client for Python does what it does elsewhere.
+
+use sim::stack::{Model, Stack};
+use tests::models;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_client_chats_streams_and_embeds() {
+    let python = tests::root().join("target/tools/py/bin/python3");
+    if !python.is_file() {
+        tests::skip("the OpenAI client for Python");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = models::both(dir.path());
+    let embed: Model = models::minilm().unwrap_or_else(|| tiny[1].clone());
+    let real = embed.name != models::EMBED;
+    let chat = tiny[0].clone();
+    let embed_name = embed.name.clone();
+    let stack = Stack::start(tests::options(vec![chat, embed]))
+        .await
+        .unwrap();
+    let output = tokio::process::Command::new(python)
+        .arg(tests::root().join("tests/openai_client.py"))
+        .args([&stack.base_url(), models::CHAT, &embed_name])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if real {
+        let cosine: f32 = said
+            .trim()
+            .strip_prefix("cosine ")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!((cosine - 0.761).abs() < 0.002, "{cosine}");
+    }
+    stack.stop().await;
+}
