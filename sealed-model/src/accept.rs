@@ -1,28 +1,17 @@
 //! What may be in a model directory: weights that are only numbers, and text. Everything that a loader could run is refused here,
 //! at the owner's desk, where somebody can do something about it.
 
+mod content;
+mod list;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use serde::Deserialize;
-use walkdir::WalkDir;
+use self::content::{MAX_JSON, MAX_TEMPLATE, MAX_TEXT, check_index};
+use crate::{Error, safetensors};
 
-use crate::layout::MAX_PLAINTEXT;
-use crate::safetensors::{self, LENGTH_FIELD};
-use crate::{Error, MAX_FILES, name};
-
-/// Version control and download bookkeeping at the top of a model directory: never part of a model, left out silently.
-const LEFT_OUT: [&str; 5] = [".git", ".gitattributes", ".gitignore", ".github", ".cache"];
-
-/// The largest published tokenizer takes 33 MB.
-const MAX_JSON: u64 = 64 << 20;
-const MAX_TEMPLATE: u64 = 1 << 20;
-const MAX_TEXT: u64 = 16 << 20;
-/// Largest GGUF counts seen are some thousands; a reader allocates by them.
-const MAX_GGUF_COUNT: u64 = 1 << 20;
+pub(crate) use self::content::Input;
 
 /// Why a file of a model directory is not sealed.
 #[derive(Debug, thiserror::Error)]
@@ -78,23 +67,16 @@ enum Kind {
     Text,
 }
 
-/// An accepted file. It is held open from its checks to its encryption, so both see the same file.
-pub(crate) struct Input {
-    pub(crate) path: String,
-    pub(crate) file: File,
-    pub(crate) size: u64,
-}
-
 /// Every file of `dir` that belongs to the model, checked, sorted by path.
 ///
 /// # Errors
-/// [`Error::Rejected`] for the first file that must not be sealed; nothing is skipped but [`LEFT_OUT`].
+/// [`Error::Rejected`] for the first file that must not be sealed; nothing is skipped but `list::LEFT_OUT`.
 pub(crate) fn collect(dir: &Path) -> Result<Vec<Input>, Error> {
     let mut inputs = Vec::new();
     let mut shards = BTreeMap::new();
     let mut indexes = Vec::new();
     let mut weights = false;
-    for (path, on_disk) in list(dir)? {
+    for (path, on_disk) in list::list(dir)? {
         let reject = |reason| Error::Rejected {
             file: path.clone(),
             reason,
@@ -153,63 +135,6 @@ pub(crate) fn collect(dir: &Path) -> Result<Vec<Input>, Error> {
     Ok(inputs)
 }
 
-/// Safe relative path and path on disk of every file, links and specials refused.
-fn list(dir: &Path) -> Result<Vec<(String, std::path::PathBuf)>, Error> {
-    let mut found = Vec::new();
-    let mut folded = BTreeMap::new();
-    let walk = WalkDir::new(dir)
-        .min_depth(1)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_entry(|entry| {
-            entry.depth() != 1
-                || !LEFT_OUT
-                    .iter()
-                    .any(|left_out| entry.file_name() == *left_out)
-        });
-    for entry in walk {
-        let entry = entry.map_err(|error| Error::Io {
-            action: "list",
-            path: error.path().unwrap_or(dir).to_owned(),
-            source: error
-                .into_io_error()
-                .unwrap_or_else(|| io::ErrorKind::Other.into()),
-        })?;
-        let relative = entry.path().strip_prefix(dir).unwrap_or(entry.path());
-        let path = relative.to_string_lossy().into_owned();
-        let reject = |reason| {
-            Err(Error::Rejected {
-                file: path.escape_debug().to_string(),
-                reason,
-            })
-        };
-        let kind = entry.file_type();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            return reject(Rejection::Hidden);
-        }
-        if kind.is_symlink() {
-            return reject(Rejection::Link);
-        }
-        if kind.is_dir() {
-            continue;
-        }
-        if !kind.is_file() {
-            return reject(Rejection::NotRegular);
-        }
-        if !name::is_safe_path(&path) {
-            return reject(Rejection::Name);
-        }
-        if let Some(other) = folded.insert(path.to_ascii_lowercase(), path.clone()) {
-            return reject(Rejection::SameNameButCase { other });
-        }
-        if found.len() == MAX_FILES {
-            return Err(Error::TooManyFiles { max: MAX_FILES });
-        }
-        found.push((path, entry.into_path()));
-    }
-    Ok(found)
-}
-
 fn classify(path: &str) -> Result<Kind, Rejection> {
     let file = path.rsplit('/').next().unwrap_or(path);
     let (stem, extension) = file.rsplit_once('.').unwrap_or((file, ""));
@@ -236,125 +161,6 @@ fn classify(path: &str) -> Result<Kind, Rejection> {
 fn is_notice(stem: &str) -> bool {
     let stem = stem.to_ascii_uppercase();
     ["README", "LICENSE", "LICENCE", "NOTICE", "COPYING"].contains(&stem.as_str())
-}
-
-/// `*.safetensors.index.json`: which tensor is in which file beside it.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
-}
-
-fn check_index(
-    path: &str,
-    index: ShardIndex,
-    shards: &BTreeMap<String, std::collections::BTreeSet<String>>,
-) -> Result<(), Rejection> {
-    let folder = path.rfind('/').map_or("", |at| path.split_at(at + 1).0);
-    let mut homes: BTreeMap<&str, &str> = BTreeMap::new();
-    let listed: std::collections::BTreeSet<&str> =
-        index.weight_map.values().map(String::as_str).collect();
-    for shard in listed {
-        let names = shards.get(&format!("{folder}{shard}"));
-        for tensor in names.ok_or_else(|| Rejection::MissingShard {
-            shard: shard.into(),
-        })? {
-            if let Some(other) = homes.insert(tensor, shard) {
-                return Err(Rejection::TensorInTwoShards {
-                    tensor: tensor.clone(),
-                    other: format!("{other}, {shard}"),
-                });
-            }
-        }
-    }
-    for (tensor, shard) in &index.weight_map {
-        if homes.get(tensor.as_str()) != Some(&shard.as_str()) {
-            return Err(Rejection::MissingTensor {
-                tensor: tensor.clone(),
-                shard: shard.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
-type Checked<T> = io::Result<Result<T, Rejection>>;
-
-/// What a file's bytes must be. The outer error is the disk's, the inner one the file's.
-impl Input {
-    fn safetensors(&self) -> Checked<std::collections::BTreeSet<String>> {
-        if self.size > MAX_PLAINTEXT {
-            return Ok(Err(self.too_large(MAX_PLAINTEXT)));
-        }
-        if self.size < LENGTH_FIELD {
-            return Ok(Err(
-                safetensors::Problem::TooShort { actual: self.size }.into()
-            ));
-        }
-        let mut length = [0; 8];
-        self.file.read_exact_at(&mut length, 0)?;
-        let length = match safetensors::header_len(length, self.size) {
-            Ok(length) => length,
-            Err(problem) => return Ok(Err(problem.into())),
-        };
-        let header = self.head(LENGTH_FIELD, length)?;
-        Ok(
-            safetensors::check_header(&header, self.size - LENGTH_FIELD - length)
-                .map_err(Into::into),
-        )
-    }
-
-    fn gguf(&self) -> Checked<()> {
-        if self.size > MAX_PLAINTEXT {
-            return Ok(Err(self.too_large(MAX_PLAINTEXT)));
-        }
-        // Magic, version, tensor count, metadata count; little-endian.
-        let mut head = [0; 24];
-        if self.size < head.len() as u64 {
-            return Ok(Err(Rejection::Gguf));
-        }
-        self.file.read_exact_at(&mut head, 0)?;
-        let number = |at: usize, len: usize| {
-            let bytes = head.iter().skip(at).take(len).rev();
-            bytes.fold(0u64, |number, byte| number << 8 | u64::from(*byte))
-        };
-        let sane = head.starts_with(b"GGUF")
-            && matches!(number(4, 4), 2 | 3)
-            && number(8, 8) <= MAX_GGUF_COUNT
-            && number(16, 8) <= MAX_GGUF_COUNT;
-        Ok(if sane { Ok(()) } else { Err(Rejection::Gguf) })
-    }
-
-    fn json<T: for<'de> Deserialize<'de>>(&self, max: u64) -> Checked<T> {
-        Ok(match self.text(max)? {
-            Ok(text) => serde_json::from_str(&text).map_err(Rejection::Json),
-            Err(rejection) => Err(rejection),
-        })
-    }
-
-    fn text(&self, max: u64) -> Checked<String> {
-        if self.size > max {
-            return Ok(Err(self.too_large(max)));
-        }
-        let text = String::from_utf8(self.head(0, self.size)?).ok();
-        Ok(text
-            .filter(|text| !text.contains('\0'))
-            .ok_or(Rejection::NotText))
-    }
-
-    /// `len` bytes from `offset` on; callers have bounded `len`.
-    fn head(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
-    }
-
-    fn too_large(&self, max: u64) -> Rejection {
-        Rejection::TooLarge {
-            max,
-            actual: self.size,
-        }
-    }
 }
 
 #[cfg(test)]

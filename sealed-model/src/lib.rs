@@ -10,6 +10,7 @@
 //! [`UnlockedPackage`] gives out no plaintext that its segment's tag did not vouch for. `docs/sealed-model.md` has the bytes.
 
 mod accept;
+mod buffer;
 mod cache;
 mod digest;
 mod envelope;
@@ -20,6 +21,7 @@ mod manifest;
 mod name;
 mod package;
 mod pem;
+mod pieces;
 mod publisher;
 pub mod safetensors;
 mod seal;

@@ -1,17 +1,15 @@
 use std::ops::Range;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use zeroize::Zeroizing;
 
+use crate::buffer::Buffer;
 use crate::cache::{Plaintext, SegmentCache};
 use crate::layout::{HEADER, Layout, SEGMENT, len_of};
+use crate::pieces::{Piece, pieces};
 use crate::stream::{FileKey, Header, Unverified};
 use crate::workers::Workers;
 use crate::{DataKey, Error, FileEntry, Manifest, Source, associated_data};
-
-/// Segments fetched by one call of the source: enough that a request to the host costs little against its bytes, small enough
-/// that the ciphertext is still in the processor's cache when it is decrypted.
-const RUN: u32 = 2;
 
 /// A package that gives out plaintext, each byte only after the tag of its segment was verified. Cheap to share between threads.
 pub struct UnlockedPackage<S> {
@@ -34,20 +32,6 @@ struct OpenFile {
     associated_data: Vec<u8>,
     /// Derived on first use, since it takes the file's header.
     key: OnceLock<FileKey>,
-}
-
-/// Part of a read: whole consecutive segments into `into`, or one segment in part.
-enum Piece<'b> {
-    Whole {
-        first: u32,
-        count: u32,
-        into: &'b mut [u8],
-    },
-    Part {
-        segment: u32,
-        range: Range<usize>,
-        into: &'b mut [u8],
-    },
 }
 
 impl<S: Source> UnlockedPackage<S> {
@@ -268,77 +252,5 @@ fn unavailable(file: &OpenFile, source: std::io::Error) -> Error {
     Error::Unavailable {
         file: file.sealed_name.clone(),
         source,
-    }
-}
-
-/// Splits a read at segment boundaries; consecutive whole segments stay together, [`RUN`] at a time.
-fn pieces<'b>(layout: &Layout, offset: u64, buf: &'b mut [u8]) -> Vec<Piece<'b>> {
-    let mut pieces = Vec::new();
-    let (mut at, mut rest) = (offset, buf);
-    while !rest.is_empty() {
-        let segment = layout.segment_at(at);
-        let plain = layout.plaintext_of(segment);
-        let whole = |segment: u32| {
-            let plain = layout.plaintext_of(segment);
-            at <= plain.start && plain.end - at <= rest.len() as u64
-        };
-        let (end, count) = if whole(segment) {
-            let run = (segment..layout.segments())
-                .take(RUN as usize)
-                .take_while(|s| whole(*s));
-            let last = run.last().unwrap_or(segment);
-            (layout.plaintext_of(last).end, last - segment + 1)
-        } else {
-            (plain.end.min(at + rest.len() as u64), 0)
-        };
-        let (into, later) = rest.split_at_mut(len_of(&(at..end)));
-        pieces.push(match count {
-            0 => Piece::Part {
-                segment,
-                range: len_of(&(plain.start..at))..len_of(&(plain.start..end)),
-                into,
-            },
-            count => Piece::Whole {
-                first: segment,
-                count,
-                into,
-            },
-        });
-        (at, rest) = (end, later);
-    }
-    pieces
-}
-
-/// A ciphertext buffer on loan from the package's pool.
-struct Buffer<'p> {
-    pool: &'p Mutex<Vec<Vec<u8>>>,
-    bytes: Vec<u8>,
-}
-
-impl<'p> Buffer<'p> {
-    fn take(pool: &'p Mutex<Vec<Vec<u8>>>) -> Self {
-        let bytes = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self {
-            pool,
-            bytes: bytes.unwrap_or_default(),
-        }
-    }
-
-    fn of_len(&mut self, len: usize) -> &mut [u8] {
-        if self.bytes.len() < len {
-            self.bytes.resize(len.max(SEGMENT), 0);
-        }
-        let (bytes, _) = self.bytes.split_at_mut(len);
-        bytes
-    }
-}
-
-impl Drop for Buffer<'_> {
-    fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.pool
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(bytes);
     }
 }
