@@ -1,1 +1,40 @@
-//! The local key broker: RCAR server, Nitro verifier, Rego policy, release log, SVID issuer.
+//! The local key broker: releases secrets and identities to software that proves what it is.
+//!
+//! ```text
+//! peer ─TLS 1.3─► api ─► desk ─► sessions, evidence, policy, store, issuer ─► release log ─► answer
+//! ```
+//!
+//! # Layout
+//! - `api`: one file per endpoint of RCAR 0.4.0 and of SVID issuance. `refusal`: what a refused peer is told.
+//! - `desk`: runs each decision, logs it, and only then answers.
+//! - `evidence`, `tee_key`, `token`, `policy`, `jwe`: from evidence to a secret wrapped to its key.
+//! - `issuer`: from a measurement to an X.509-SVID.
+//! - `store`: SQLite, the vault over it, and the hash-chained release log.
+//! - `config`, `server`, `offline`, `init`, `cli`: the program.
+
+mod admin;
+mod api;
+pub mod cli;
+mod config;
+mod desk;
+mod error;
+mod evidence;
+mod init;
+mod issuer;
+mod jwe;
+mod metrics;
+pub mod offline;
+mod policy;
+mod refusal;
+mod server;
+mod session;
+mod store;
+mod tee_key;
+mod token;
+
+pub use config::{Config, ConfigError, Issuer, Limits, Mapping, Tls};
+pub use error::Error;
+pub use init::init;
+pub use refusal::Kind;
+pub use server::{Server, run};
+pub use store::{Broken, Entry, Outcome, Record, StoreError};

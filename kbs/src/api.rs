@@ -1,0 +1,149 @@
+//! What is served over TLS: the handshake and the resources of RCAR 0.4.0, and SVIDs beside it.
+//!
+//! | | who may | answer |
+//! |---|---|---|
+//! | `POST /kbs/v0/auth` | anybody | challenge, cookie |
+//! | `POST /kbs/v0/attest` | cookie | token |
+//! | `GET /kbs/v0/resource/<repository>/<type>/<tag>` | attested cookie or token, then policy | JWE |
+//! | `POST`, `DELETE` of the same | administrator | empty |
+//! | `POST`, `GET /kbs/v0/resource-policy` | administrator | empty; list of policies |
+//! | `POST /cloister/v0/challenge`, `…/svid` | anybody; evidence | nonce; chain |
+
+mod attest;
+mod policy;
+mod resource;
+mod svid;
+
+pub(crate) use resource::is_resource_path;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{any, get, post};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::desk::Desk;
+use crate::refusal::{Kind, Refusal};
+
+/// For a request's body to arrive; none is large.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// For a decision: five signatures, a policy of at most a second, one wait for the disk, and a queue before all that.
+const DECISION_TIME: Duration = Duration::from_secs(10);
+const COOKIE_NAME: &str = "kbs-session-id";
+
+pub(crate) fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/kbs/v0/auth", post(attest::auth).fallback(no_plugin))
+        .route("/kbs/v0/attest", post(attest::attest).fallback(no_plugin))
+        .route(
+            "/kbs/v0/resource/{*path}",
+            // A HEAD that ran GET would release a key to nobody.
+            get(resource::read)
+                .head(no_plugin)
+                .post(resource::write)
+                .delete(resource::delete)
+                .fallback(no_plugin),
+        )
+        .route(
+            "/kbs/v0/resource-policy",
+            get(policy::list)
+                .head(no_plugin)
+                .post(policy::replace)
+                .fallback(no_plugin),
+        )
+        .route("/kbs/v0/{*rest}", any(no_plugin))
+        .route("/kbs/v0", any(no_path))
+        .route("/kbs/v0/", any(no_path))
+        .route("/cloister/v0/challenge", post(svid::challenge))
+        .route("/cloister/v0/svid", post(svid::issue))
+        .route("/healthz", get(async || StatusCode::OK))
+        .with_state(desk)
+}
+
+async fn no_plugin(State(desk): State<Arc<Desk>>, uri: Uri) -> Response {
+    refuse(
+        desk,
+        uri.path().to_owned(),
+        Refusal::new(Kind::PluginNotFound, "no such endpoint"),
+    )
+    .await
+}
+
+async fn no_path(State(desk): State<Arc<Desk>>, uri: Uri) -> Response {
+    refuse(
+        desk,
+        uri.path().to_owned(),
+        Refusal::new(Kind::InvalidRequestPath, "no endpoint named"),
+    )
+    .await
+}
+
+/// A refusal that needs no thought still goes over the desk, into the log.
+async fn refuse(desk: Arc<Desk>, path: String, refusal: Refusal) -> Response {
+    desk.handle(path, DECISION_TIME, move |_, _| Err(refusal))
+        .await
+}
+
+/// The whole body, or the answer that it was too much, too slow or cut off.
+async fn body(desk: &Arc<Desk>, path: &str, body: Body, max: usize) -> Result<Bytes, Response> {
+    match timeout(BODY_TIME, Limited::new(body, max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => {
+            let refusal = if error.is::<LengthLimitError>() {
+                Refusal::new(Kind::PayloadTooLarge, format!("body is over {max} bytes"))
+            } else {
+                Refusal::new(Kind::SerdeError, "body was cut off")
+            };
+            Err(refuse(Arc::clone(desk), path.to_owned(), refusal).await)
+        }
+        Err(_) => Err(desk.timed_out()),
+    }
+}
+
+fn session_id(headers: &HeaderMap) -> Option<String> {
+    let pairs = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut pairs = pairs.flat_map(|value| value.split(';'));
+    pairs.find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == COOKIE_NAME).then(|| value.to_owned())
+    })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim().to_owned())
+}
+
+fn json(value: &impl Serialize) -> Response {
+    json_bytes(serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn json_bytes(body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Stock brokers call their empty answers XML.
+fn empty() -> Response {
+    let mut response = Response::new(Body::empty());
+    let xml = HeaderValue::from_static("text/xml");
+    response.headers_mut().insert(CONTENT_TYPE, xml);
+    response
+}

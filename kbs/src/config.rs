@@ -1,0 +1,314 @@
+//! The configuration file, and the keys and certificates it names.
+
+use std::fmt::Display;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use attestation::{ReferenceValues, TrustAnchor, Verifier};
+use identity::issue::Authority;
+use identity::{SpiffeId, Svid};
+use serde::Deserialize;
+use transport::Endpoint;
+use zeroize::Zeroizing;
+
+use crate::admin::AdminKeys;
+use crate::policy::{self, MAX_POLICY};
+use crate::store::MasterKey;
+
+/// A page of text, and one line per accepted image.
+const MAX_CONFIG: u64 = 1 << 20;
+/// A chain of certificates or one key in PEM.
+const MAX_PEM: u64 = 256 * 1024;
+const AWS_NITRO: &str = "aws-nitro";
+/// Certificates are renewed at half of it, so shorter ones would keep the issuer busy.
+const MIN_TTL_S: u64 = 60;
+/// A key that leaks is good for no longer.
+const MAX_TTL_S: u64 = 24 * 3600;
+
+/// The broker's configuration (TOML). Relative paths start at the file's own directory.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where keys and SVIDs are asked for, TLS 1.3 under [`Tls`].
+    pub listen: Endpoint,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served, plain HTTP.
+    pub control: Endpoint,
+    /// The SQLite file; made when absent.
+    pub database: PathBuf,
+    /// 64 hex digits, mode 0600.
+    pub master_key_file: PathBuf,
+    /// Ed25519 public keys (PEM) whose holders may store resources and policy over the network. None: nobody.
+    #[serde(default)]
+    pub admin_public_keys: Vec<String>,
+    /// `aws-nitro`, or the path of a root certificate (PEM).
+    pub trust_anchor: String,
+    /// Rego file, installed when the database holds no policy yet. Without either everything is denied.
+    pub policy: Option<PathBuf>,
+    /// The broker's own X.509-SVID.
+    pub tls: Tls,
+    /// Without it no SVIDs are issued.
+    pub issuer: Option<Issuer>,
+    /// Limits of the process.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Where this was read from.
+    #[serde(skip)]
+    file: PathBuf,
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates, leaf first (PEM).
+    pub chain: PathBuf,
+    /// PKCS#8 key (PEM).
+    pub key: PathBuf,
+}
+
+/// `[issuer]`: the built-in authority.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// Signing certificate first (PEM).
+    pub chain: PathBuf,
+    /// Its PKCS#8 key (PEM).
+    pub key: PathBuf,
+    /// Seconds an SVID lives.
+    pub ttl_s: u64,
+    /// Which measurement is who.
+    pub map: Vec<Mapping>,
+}
+
+/// `[[issuer.map]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// The identity these images get.
+    pub spiffe_id: String,
+    /// Accepted images.
+    pub images: ReferenceValues,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at a time; one more is closed at once.
+    pub max_connections: usize,
+    /// Sessions, and as many SVID challenges, at a time; one more is told to come again.
+    pub max_sessions: usize,
+    /// Decisions at a time: signatures, policy, disk. More wait, within their request's time.
+    pub max_decisions: usize,
+    /// Seconds that requests in flight have to finish after a signal to stop.
+    pub drain_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 512,
+            max_sessions: 65_536,
+            max_decisions: 16,
+            drain_s: 10,
+        }
+    }
+}
+
+/// What is wrong with the configuration, where, and what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {field}: {problem}", file.display())]
+pub struct ConfigError {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// The field, with its table, or the line.
+    pub field: String,
+    /// What does not work, and the fix.
+    pub problem: String,
+}
+
+impl Config {
+    /// Reads the file. The keys and certificates it names are read when they are needed.
+    ///
+    /// # Errors
+    /// Names the file, the field and the fix.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let at = |field: &str, problem: String| ConfigError {
+            file: path.to_owned(),
+            field: field.to_owned(),
+            problem,
+        };
+        let text = read(path, MAX_CONFIG).map_err(|problem| at("file", problem))?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
+            let line = line_of(&text, error.span().map_or(0, |span| span.start));
+            at(&format!("line {line}"), error.message().replace('\n', " "))
+        })?;
+        config.file = path.to_owned();
+        let base = path.parent().unwrap_or(Path::new(""));
+        let mut paths = vec![
+            &mut config.database,
+            &mut config.master_key_file,
+            &mut config.tls.chain,
+            &mut config.tls.key,
+        ];
+        paths.extend(config.policy.as_mut());
+        for issuer in config.issuer.iter_mut() {
+            paths.extend([&mut issuer.chain, &mut issuer.key]);
+        }
+        for path in paths {
+            *path = base.join(&*path);
+        }
+        if config.trust_anchor != AWS_NITRO {
+            config.trust_anchor = base.join(&config.trust_anchor).display().to_string();
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.listen == self.control && !format!("{}", self.listen).ends_with(":0") {
+            return Err(self.error("control", "is the same endpoint as listen"));
+        }
+        let limits = &self.limits;
+        for (field, value) in [
+            ("limits.max_connections", limits.max_connections),
+            ("limits.max_sessions", limits.max_sessions),
+            ("limits.max_decisions", limits.max_decisions),
+        ] {
+            if value == 0 {
+                return Err(self.error(field, "has to be at least 1"));
+            }
+        }
+        if let Some(issuer) = &self.issuer {
+            if !(MIN_TTL_S..=MAX_TTL_S).contains(&issuer.ttl_s) {
+                let problem = format!("has to be {MIN_TTL_S} to {MAX_TTL_S}");
+                return Err(self.error("issuer.ttl_s", problem));
+            }
+            if issuer.map.is_empty() {
+                return Err(
+                    self.error("issuer.map", "names no image; say which measurement is who")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of the store.
+    pub(crate) fn master_key(&self) -> Result<MasterKey, ConfigError> {
+        MasterKey::load(&self.master_key_file).map_err(|problem| {
+            let path = self.master_key_file.display();
+            self.error(
+                "master_key_file",
+                format!("{path}: {problem} (`kbs init` makes one)"),
+            )
+        })
+    }
+
+    pub(crate) fn admin_keys(&self) -> Result<AdminKeys, ConfigError> {
+        AdminKeys::from_pems(&self.admin_public_keys).map_err(|index| {
+            let field = format!("admin_public_keys[{index}]");
+            self.error(&field, "is not an Ed25519 public key in PEM")
+        })
+    }
+
+    pub(crate) fn verifier(&self) -> Result<Verifier, ConfigError> {
+        let anchor = if self.trust_anchor == AWS_NITRO {
+            TrustAnchor::aws_nitro()
+        } else {
+            let pem = self.pem("trust_anchor", Path::new(&self.trust_anchor))?;
+            TrustAnchor::from_pem(pem.as_bytes())
+                .map_err(|problem| self.error("trust_anchor", problem))?
+        };
+        Ok(Verifier::new(anchor))
+    }
+
+    pub(crate) fn svid(&self) -> Result<Svid, ConfigError> {
+        let chain = self.pem("tls.chain", &self.tls.chain)?;
+        let key = self.pem("tls.key", &self.tls.key)?;
+        Svid::from_pem(&chain, &key).map_err(|problem| self.error("tls", problem))
+    }
+
+    pub(crate) fn authority(&self) -> Result<Option<crate::issuer::Issuer>, ConfigError> {
+        let Some(issuer) = &self.issuer else {
+            return Ok(None);
+        };
+        let chain = self.pem("issuer.chain", &issuer.chain)?;
+        let key = self.pem("issuer.key", &issuer.key)?;
+        let authority =
+            Authority::from_pem(&chain, &key).map_err(|problem| self.error("issuer", problem))?;
+        let mut map = Vec::new();
+        for (index, mapping) in issuer.map.iter().enumerate() {
+            let field = format!("issuer.map[{index}].spiffe_id");
+            let id =
+                SpiffeId::new(&mapping.spiffe_id).map_err(|problem| self.error(&field, problem))?;
+            if id.trust_domain() != authority.trust_domain() {
+                let problem = format!(
+                    "is not in the issuer's trust domain {}",
+                    authority.trust_domain()
+                );
+                return Err(self.error(&field, problem));
+            }
+            if id.path().is_empty() {
+                return Err(self.error(&field, "names a trust domain, not a workload"));
+            }
+            map.push((id, mapping.images.clone()));
+        }
+        let ttl = Duration::from_secs(issuer.ttl_s);
+        Ok(Some(crate::issuer::Issuer::new(authority, ttl, map)))
+    }
+
+    /// The policy to install when there is none.
+    pub(crate) fn initial_policy(&self) -> Result<String, ConfigError> {
+        let Some(path) = &self.policy else {
+            return Ok(policy::DENY_ALL.to_owned());
+        };
+        let at =
+            |problem: &dyn Display| self.error("policy", format!("{}: {problem}", path.display()));
+        let text = read(path, MAX_POLICY as u64).map_err(|problem| at(&problem))?;
+        policy::check(&text).map_err(|problem| at(&problem))?;
+        Ok(text.to_string())
+    }
+
+    fn pem(&self, field: &str, path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+        read(path, MAX_PEM)
+            .map_err(|problem| self.error(field, format!("{}: {problem}", path.display())))
+    }
+
+    fn error(&self, field: &str, problem: impl Display) -> ConfigError {
+        ConfigError {
+            file: self.file.clone(),
+            field: field.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// A text file of at most `max` bytes. Some hold keys, so all are wiped after use.
+pub(crate) fn read(path: &Path, max: u64) -> Result<Zeroizing<String>, String> {
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    // Room for all of it: a growing buffer would leave copies behind.
+    let capacity = usize::try_from(size.min(max))
+        .unwrap_or_default()
+        .saturating_add(1);
+    let mut text = Zeroizing::new(String::with_capacity(capacity));
+    file.take(max.saturating_add(1))
+        .read_to_string(&mut text)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > max {
+        return Err(format!("is larger than {max} bytes"));
+    }
+    Ok(text)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text
+        .bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+}
+
+#[cfg(test)]
+mod tests;

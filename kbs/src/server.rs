@@ -1,0 +1,230 @@
+//! The two listeners. Nothing listens before every key, certificate and policy was read.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use http::StatusCode;
+use identity::{ClientAuth, Clock, Credentials};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use transport::{Endpoint, Listener, ServeLimits, Stream, serve};
+
+use crate::api;
+use crate::config::Config;
+use crate::desk::{Desk, Now};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::policy::PolicyEngine;
+use crate::session::{Challenges, Sessions};
+use crate::store::Store;
+use crate::token::TokenSigner;
+
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// Operators and their scrapers are few.
+const CONTROL_CONNECTIONS: usize = 16;
+
+/// A broker that listens.
+pub struct Server {
+    desk: Arc<Desk>,
+    credentials: Arc<Credentials>,
+    tls: TlsAcceptor,
+    listener: Listener,
+    control: Listener,
+    limits: crate::config::Limits,
+}
+
+impl Server {
+    /// Reads everything the configuration names, then opens both endpoints.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn bind(config: &Config, now: Now) -> Result<Self, Error> {
+        let store = Store::open(&config.database, &config.master_key()?)?;
+        let verifier = config.verifier()?;
+        let admins = config.admin_keys()?;
+        let issuer = config.authority()?;
+        let svid = config.svid()?;
+        if store.policy()?.is_none() {
+            store.put_policy(&config.initial_policy()?)?;
+        }
+        announce(config, &verifier, &store)?;
+
+        let credentials = Arc::new(Credentials::with_clock(Clock::from_fn(Arc::clone(&now))));
+        credentials.install(svid);
+        // Peers prove themselves by evidence and by tokens; a certificate is what some of them come for.
+        let tls = identity::server_config(Arc::clone(&credentials), ClientAuth::None, ALPN)?;
+        let desk = Arc::new(Desk {
+            store,
+            sessions: Sessions::new(config.limits.max_sessions),
+            challenges: Challenges::new(config.limits.max_sessions),
+            verifier,
+            policy: PolicyEngine::default(),
+            tokens: TokenSigner::generate().ok_or(Error::Crypto("make a token key"))?,
+            admins,
+            issuer,
+            metrics: Metrics::default(),
+            slots: Arc::new(Semaphore::new(config.limits.max_decisions)),
+            now,
+        });
+        let listen = |field: &'static str| move |source| Error::Listen { field, source };
+        Ok(Self {
+            desk,
+            credentials,
+            tls: TlsAcceptor::from(tls),
+            listener: config.listen.bind().await.map_err(listen("listen"))?,
+            control: config.control.bind().await.map_err(listen("control"))?,
+            limits: config.limits,
+        })
+    }
+
+    /// Where keys are asked for, with the real port.
+    #[must_use]
+    pub fn listen(&self) -> Endpoint {
+        self.listener.local()
+    }
+
+    /// Where health is asked for, with the real port.
+    #[must_use]
+    pub fn control(&self) -> Endpoint {
+        self.control.local()
+    }
+
+    /// Serves until `shutdown`, then finishes what is in flight.
+    ///
+    /// # Errors
+    /// A listener that broke.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        tracing::info!(listen = %self.listen(), control = %self.control(), "serving");
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            shutdown.await;
+            stop.send_replace(true);
+        });
+        let drain = Duration::from_secs(self.limits.drain_s);
+        let limits = ServeLimits {
+            max_connections: self.limits.max_connections,
+            max_streams: 16,
+            idle_timeout: Duration::from_secs(30),
+            max_age: Some(Duration::from_secs(600)),
+            drain,
+            ..ServeLimits::default()
+        };
+        let control_limits = ServeLimits {
+            max_connections: CONTROL_CONNECTIONS,
+            max_streams: 8,
+            drain,
+            ..limits
+        };
+
+        let router = api::router(Arc::clone(&self.desk));
+        let tls = self.tls;
+        let accept = move |stream: Stream| {
+            let (tls, router) = (tls.clone(), router.clone());
+            async move { Ok((tls.accept(stream).await?, router)) }
+        };
+        let control = control_router(self.desk, self.credentials);
+        let accept_control = move |stream: Stream| {
+            let control = control.clone();
+            async move { Ok::<_, io::Error>((stream, control)) }
+        };
+        let stopped = |field: &'static str| move |source| Error::Stopped { field, source };
+        let (main, control) = tokio::join!(
+            serve(self.listener, accept, limits, stop_of(stopping.clone())),
+            serve(
+                self.control,
+                accept_control,
+                control_limits,
+                stop_of(stopping)
+            ),
+        );
+        main.map_err(stopped("listen"))?;
+        control.map_err(stopped("control"))
+    }
+}
+
+async fn stop_of(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone means stop as well.
+    let _stopped = stopping.wait_for(|stop| *stop).await;
+}
+
+fn control_router(desk: Arc<Desk>, credentials: Arc<Credentials>) -> Router {
+    let metrics = Arc::clone(&desk);
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route(
+            "/readyz",
+            get(move || ready(Arc::clone(&desk), Arc::clone(&credentials))),
+        )
+        .route(
+            "/metrics",
+            get(move || {
+                let desk = Arc::clone(&metrics);
+                async move { desk.metrics.render(desk.sessions.len()) }
+            }),
+        )
+}
+
+/// Ready while the store answers and no certificate of ours has ended.
+async fn ready(
+    desk: Arc<Desk>,
+    credentials: Arc<Credentials>,
+) -> Result<&'static str, (StatusCode, &'static str)> {
+    let now = (desk.now)();
+    let unready = |what| (StatusCode::SERVICE_UNAVAILABLE, what);
+    if credentials
+        .leaf()
+        .is_none_or(|leaf| leaf.valid_at(now).is_err())
+    {
+        return Err(unready("own certificate is not valid\n"));
+    }
+    if desk
+        .issuer
+        .as_ref()
+        .is_some_and(|issuer| issuer.not_after() <= now)
+    {
+        return Err(unready("issuer's certificate has ended\n"));
+    }
+    match tokio::task::spawn_blocking(move || desk.store.ping()).await {
+        Ok(Ok(())) => Ok("ready\n"),
+        _ => Err(unready("store does not answer\n")),
+    }
+}
+
+/// What an operator should read before trusting this process.
+fn announce(config: &Config, verifier: &attestation::Verifier, store: &Store) -> Result<(), Error> {
+    let anchor = verifier.anchor();
+    if anchor.is_aws_nitro() {
+        tracing::info!(root_sha256 = %anchor.fingerprint(), "evidence of AWS Nitro enclaves is accepted");
+    } else {
+        tracing::warn!(
+            root_sha256 = %anchor.fingerprint(),
+            "THE TRUST ANCHOR IS NOT AWS NITRO'S: evidence under this root proves only what its owner wants"
+        );
+    }
+    let (entries, hash) = store.log_head()?;
+    tracing::info!(entries, hash, "release log");
+    if config.admin_public_keys.is_empty() {
+        tracing::info!(
+            "no administrator is named: resources and policy change only with `kbs resource` and `kbs policy`"
+        );
+    }
+    Ok(())
+}
+
+/// [`Server::bind`] and [`Server::run`].
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(
+    config: Config,
+    now: Now,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    Server::bind(&config, now).await?.run(shutdown).await
+}

@@ -1,0 +1,186 @@
+//! What an entry of the release log says.
+
+use attestation::{Pcrs, Sha256Digest};
+use rusqlite::Row;
+use serde::Serialize;
+
+use crate::refusal::Kind;
+
+/// Paths come from strangers; the longest that can name anything is shorter.
+const MAX_PATH: usize = 256;
+const MAX_REASON: usize = 512;
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Evidence was accepted and a token made.
+    Attested,
+    /// A resource left, wrapped to `tee_key`.
+    Released,
+    /// An X.509-SVID left.
+    Issued,
+    /// Nothing left.
+    Refused,
+    /// An administrator stored a resource.
+    Stored,
+    /// An administrator deleted a resource.
+    Deleted,
+    /// An administrator replaced the policy.
+    PolicySet,
+    /// Decisions that let nothing out, counted instead of listed.
+    Suppressed,
+}
+
+impl Outcome {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attested => "attested",
+            Self::Released => "released",
+            Self::Issued => "issued",
+            Self::Refused => "refused",
+            Self::Stored => "stored",
+            Self::Deleted => "deleted",
+            Self::PolicySet => "policy-set",
+            Self::Suppressed => "suppressed",
+        }
+    }
+}
+
+/// What authenticated evidence said of the peer, as far as the decision got.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    pub(crate) pcrs: Option<Pcrs>,
+    /// The evidence carries our challenge, so the peer runs where it comes from.
+    pub(crate) fresh: bool,
+    pub(crate) config_digest: Option<Sha256Digest>,
+    /// Thumbprint of the recipient key (RFC 7638), or SHA-256 of the certified public key.
+    pub(crate) tee_key: Option<Sha256Digest>,
+    pub(crate) serial: Option<String>,
+}
+
+pub(crate) struct NewEntry<'a> {
+    pub(crate) outcome: Outcome,
+    pub(crate) error_type: Option<Kind>,
+    pub(crate) path: &'a str,
+    pub(crate) facts: &'a Facts,
+    pub(crate) reason: Option<&'a str>,
+}
+
+/// One entry, as hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Entry {
+    /// 1, 2, 3, ….
+    pub seq: i64,
+    /// Milliseconds since 1970.
+    pub time_ms: i64,
+    /// [`Outcome::as_str`].
+    pub outcome: String,
+    /// The error type the peer was told.
+    pub error_type: Option<String>,
+    /// What was asked for: a resource path, an endpoint, a SPIFFE ID.
+    pub path: String,
+    /// Register in hex.
+    pub pcr0: Option<String>,
+    /// Register in hex.
+    pub pcr1: Option<String>,
+    /// Register in hex.
+    pub pcr2: Option<String>,
+    /// SHA-256 in hex of the configuration the enclave says it runs with.
+    pub config_digest: Option<String>,
+    /// Thumbprint of the recipient key (RFC 7638), or SHA-256 of the certified public key.
+    pub tee_key: Option<String>,
+    /// Serial number of an issued certificate.
+    pub serial: Option<String>,
+    /// Why, for the operator; the peer is not told.
+    pub reason: Option<String>,
+    /// `hash` of the entry before, or zeros.
+    pub prev: String,
+}
+
+/// An entry with its hash, after the chain up to it was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record {
+    /// What it says.
+    pub entry: Entry,
+    /// SHA-256 of the entry's canonical JSON, hex.
+    pub hash: String,
+}
+
+/// The log is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the release log is broken at entry {seq}: {what}")]
+pub struct Broken {
+    /// Where the chain ends.
+    pub seq: i64,
+    /// What does not hold.
+    pub what: &'static str,
+}
+
+impl Entry {
+    pub(super) fn new(seq: i64, time_ms: i64, new: &NewEntry<'_>, prev: String) -> Self {
+        let pcr = |index: u8| {
+            let pcrs = new.facts.pcrs.as_ref()?;
+            pcrs.get(&index).map(ToString::to_string)
+        };
+        Self {
+            seq,
+            time_ms,
+            outcome: new.outcome.as_str().to_owned(),
+            error_type: new.error_type.map(|kind| kind.as_str().to_owned()),
+            path: printable(new.path, MAX_PATH),
+            pcr0: pcr(0),
+            pcr1: pcr(1),
+            pcr2: pcr(2),
+            config_digest: new.facts.config_digest.map(|digest| digest.to_string()),
+            tee_key: new.facts.tee_key.map(|digest| digest.to_string()),
+            serial: new.facts.serial.clone(),
+            reason: new.reason.map(|reason| printable(reason, MAX_REASON)),
+            prev,
+        }
+    }
+
+    pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            seq: row.get("seq")?,
+            time_ms: row.get("time_ms")?,
+            outcome: row.get("outcome")?,
+            error_type: row.get("error_type")?,
+            path: row.get("path")?,
+            pcr0: row.get("pcr0")?,
+            pcr1: row.get("pcr1")?,
+            pcr2: row.get("pcr2")?,
+            config_digest: row.get("config_digest")?,
+            tee_key: row.get("tee_key")?,
+            serial: row.get("serial")?,
+            reason: row.get("reason")?,
+            prev: row.get("prev")?,
+        })
+    }
+
+    /// SHA-256 of the canonical JSON, hex.
+    #[expect(
+        clippy::expect_used,
+        reason = "strings and two integers below 2^53 always serialize"
+    )]
+    pub(super) fn hash(&self) -> String {
+        let json = serde_json_canonicalizer::to_vec(self).expect("an entry serializes");
+        Sha256Digest::of(&json).to_string()
+    }
+}
+
+/// One line of printable ASCII: what a stranger sent must not steer a terminal.
+fn printable(text: &str, max: usize) -> String {
+    let plain = |c: char| {
+        if c == ' ' || c.is_ascii_graphic() {
+            c
+        } else {
+            '?'
+        }
+    };
+    text.chars().take(max).map(plain).collect()
+}
