@@ -55,6 +55,17 @@ impl Run {
 
     /// Asks for the list of models with these credentials.
     async fn ask(&self, svid: Option<Svid>) -> Got {
+        self.request(svid, Request::get("/v1/models"), String::new())
+            .await
+    }
+
+    /// Sends one request with these credentials.
+    async fn request(
+        &self,
+        svid: Option<Svid>,
+        request: http::request::Builder,
+        body: String,
+    ) -> Got {
         let domain = TrustDomain::new(TRUST_DOMAIN).unwrap();
         let bundles = TrustBundles::from_pem(&domain, &self.root_pem)
             .unwrap()
@@ -66,7 +77,7 @@ impl Run {
             credentials
         });
         let config = identity::client_config(credentials, bundles, accept, &[b"http/1.1"]).unwrap();
-        self.send(config).await
+        self.send(config, request, body).await
     }
 
     /// The same with a raw chain, which our own code would refuse to hold.
@@ -83,10 +94,16 @@ impl Run {
         config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(
             rustls::sign::CertifiedKey::new(chain, signing),
         ));
-        self.send(Arc::new(config)).await
+        self.send(Arc::new(config), Request::get("/v1/models"), String::new())
+            .await
     }
 
-    async fn send(&self, config: Arc<rustls::ClientConfig>) -> Got {
+    async fn send(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+        request: http::request::Builder,
+        body: String,
+    ) -> Got {
         let tcp = TcpStream::connect(("127.0.0.1", self.stack.layout.relay))
             .await
             .unwrap();
@@ -101,9 +118,10 @@ impl Run {
             return Got::Alert;
         };
         tokio::spawn(connection);
-        let request = Request::get("/v1/models")
+        let request = request
             .header("host", "enclave")
-            .body(Full::new(Bytes::new()))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
             .unwrap();
         match sender.send_request(request).await {
             Ok(answer) => {
@@ -255,7 +273,23 @@ async fn a_caller_without_a_permit_gets_403_and_no_evidence() {
     };
     let permitted = run.svid("spiffe://cloister.dev/gateway/local");
     assert_eq!(run.ask(Some(permitted)).await, Got::Status(200));
-    let stranger = run.svid("spiffe://cloister.dev/app/stranger");
-    assert_eq!(run.ask(Some(stranger)).await, Got::Status(403));
+    let stranger = || Some(run.svid("spiffe://cloister.dev/app/stranger"));
+    assert_eq!(run.ask(stranger()).await, Got::Status(403));
+    let nonce = "A".repeat(43);
+    let messages = r#"[{"role": "user", "content": "a"}]"#;
+    for (path, body) in [
+        ("/v1/attestation", format!(r#"{{"nonce": "{nonce}"}}"#)),
+        (
+            "/v1/chat/completions",
+            format!(r#"{{"model": "{}", "messages": {messages}}}"#, models::CHAT),
+        ),
+        (
+            "/v1/embeddings",
+            format!(r#"{{"model": "{}", "input": "a"}}"#, models::EMBED),
+        ),
+    ] {
+        let got = run.request(stranger(), Request::post(path), body).await;
+        assert_eq!(got, Got::Status(403), "{path}");
+    }
     run.stack.stop().await;
 }

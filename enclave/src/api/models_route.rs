@@ -51,21 +51,27 @@ impl<'a> From<&'a Model> for Entry<'a> {
     }
 }
 
+/// A caller who may see some models gets those; one who may see none is refused, as everywhere else.
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Extension(connection): Extension<Arc<Connection>>,
-) -> Response {
-    let visible = |model: &&Model| {
-        app.authorization
-            .list(&connection.caller.id, model.facts())
-            .is_ok()
-    };
-    let data = app.models.iter().filter(visible).map(Entry::from).collect();
-    Json(List {
-        object: "list",
-        data,
-    })
-    .into_response()
+) -> Result<Response, ApiError> {
+    let mut data = Vec::new();
+    let mut refused = None;
+    for model in app.models.iter() {
+        match app.authorization.list(&connection.caller.id, model.facts()) {
+            Ok(_permit) => data.push(Entry::from(model)),
+            Err(denied) => refused = Some(denied),
+        }
+    }
+    match refused {
+        Some(denied) if data.is_empty() => Err(app.denied(denied)),
+        _ => Ok(Json(List {
+            object: "list",
+            data,
+        })
+        .into_response()),
+    }
 }
 
 pub(super) async fn one(
