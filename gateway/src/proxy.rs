@@ -2,15 +2,16 @@
 //! comes back piece by piece.
 
 mod answer;
+mod capped;
 mod headers;
 mod stream;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -22,7 +23,7 @@ use stream::Tethered;
 use crate::body::{SessionBody, boxed};
 use crate::metrics::{Metrics, Outcome};
 use crate::pool::Pool;
-use crate::{AttestedSession, Error, Limits, Policy, challenge, local, report};
+use crate::{AttestedSession, Limits, Policy, challenge, local, report};
 
 /// A request that raced with the end of its session is sent once more, on the next one; only if it was never sent.
 const ATTEMPTS: usize = 2;
@@ -161,11 +162,17 @@ impl Inner {
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|_full| Refusal::Busy)?;
-        let request = headers::outgoing(request, cap);
+        let (request, exceeded) = headers::outgoing(request, cap);
         let limit = Duration::from_secs(self.limits.response_s);
-        timeout(limit, self.send(request, slot))
+        let answer = timeout(limit, self.send(request, slot))
             .await
-            .map_err(|_elapsed| Refusal::TooSlow)?
+            .map_err(|_elapsed| Refusal::TooSlow)?;
+        match answer {
+            Err(Refusal::Broken(_)) if exceeded.load(Ordering::Acquire) => {
+                Err(Refusal::TooLarge { cap })
+            }
+            answer => answer,
+        }
     }
 
     async fn send(
@@ -182,10 +189,6 @@ impl Inner {
                     attempt += 1;
                     match unsent.request {
                         Some(again) if attempt < ATTEMPTS => request = again,
-                        _ if is_too_large(&unsent.error) => {
-                            let cap = self.limits.body_bytes;
-                            return Err(Refusal::TooLarge { cap });
-                        }
                         _ => return Err(Refusal::Broken(unsent.error)),
                     }
                 }
@@ -205,17 +208,6 @@ fn answered(
     parts.extensions.clear();
     parts.version = http::Version::HTTP_11;
     Response::from_parts(parts, boxed(Tethered::new(body, session, slot)))
-}
-
-fn is_too_large(error: &Error) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if error.is::<LengthLimitError>() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// What a request is for, as a fixed word for the log: paths can carry a user's words.

@@ -337,6 +337,7 @@ async fn connection(
     server: Leaf,
     respond: Respond,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    tcp.set_nodelay(true)?;
     let stream = tls.accept(tcp).await?;
     let facts = identity::server_facts(stream.get_ref().1)?;
     let answered = Arc::new(AtomicUsize::new(0));

@@ -2,9 +2,9 @@
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, Request};
-use http_body_util::Limited;
 use hyper::body::Incoming;
 
+use super::capped::{Capped, Exceeded};
 use crate::body::{SessionBody, boxed};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -15,9 +15,10 @@ const INCOMING: [HeaderName; 4] = [CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_R
 const INCOMING_PREFIX: &str = "x-ratelimit-";
 
 /// The request as the enclave sees it: method, path, query, two headers, and at most `cap` bytes of body.
-pub(super) fn outgoing(request: Request<Incoming>, cap: usize) -> Request<SessionBody> {
+pub(super) fn outgoing(request: Request<Incoming>, cap: usize) -> (Request<SessionBody>, Exceeded) {
     let (parts, body) = request.into_parts();
-    let mut out = Request::new(boxed(Limited::new(body, cap)));
+    let (body, exceeded) = Capped::new(body, cap);
+    let mut out = Request::new(boxed(body));
     *out.method_mut() = parts.method;
     *out.uri_mut() = parts.uri;
     for name in OUTGOING {
@@ -25,7 +26,7 @@ pub(super) fn outgoing(request: Request<Incoming>, cap: usize) -> Request<Sessio
             out.headers_mut().insert(name, value.clone());
         }
     }
-    out
+    (out, exceeded)
 }
 
 /// The answer's headers as the client sees them.
