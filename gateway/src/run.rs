@@ -54,13 +54,6 @@ pub async fn run(
     let credentials = Arc::new(Credentials::with_clock(Clock::from_fn(Arc::clone(&now))));
     let bundles = TrustBundles::new().into_handle();
 
-    // The address first: a port in use is found before anything else is set up. Nobody is accepted on it yet.
-    let listener = Endpoint::Tcp(config.listen.to_string());
-    let listener = listener.bind().await.map_err(RunError::Listen)?;
-    let control = match &config.control {
-        Some(endpoint) => Some(endpoint.bind().await.map_err(RunError::Listen)?),
-        None => None,
-    };
     let workload = Workload::start(
         &config.workload_api,
         Arc::clone(&credentials),
@@ -81,6 +74,13 @@ pub async fn run(
         })?,
     };
 
+    // Nothing listens before there is an identity to speak with.
+    let listener = Endpoint::Tcp(config.listen.to_string());
+    let listener = listener.bind().await.map_err(RunError::Listen)?;
+    let control = match &config.control {
+        Some(endpoint) => Some(endpoint.bind().await.map_err(RunError::Listen)?),
+        None => None,
+    };
     let changed = Arc::new(Notify::new());
     let metrics = Arc::new(Metrics::default());
     let options = ConnectOptions {
