@@ -131,19 +131,23 @@ impl Desk {
             facts: &case.facts,
             reason: reason.as_deref(),
         };
-        if let Err(error) = self.store.log(&entry, now) {
-            // What is in no log must not leave.
-            tracing::error!(%error, "the release log took no entry; answering that we cannot serve");
-            return Refusal::new(Kind::Unavailable, "").into_response();
+        match self.store.log(&entry, now) {
+            // What is only counted there would fill this log just as well.
+            Ok(false) => {}
+            Ok(true) => tracing::info!(
+                outcome = outcome.as_str(),
+                error_type = error_type.map_or("", Kind::as_str),
+                path = entry.shown_path(),
+                reason = entry.shown_reason().unwrap_or_default(),
+                "decision"
+            ),
+            Err(error) => {
+                // What is in no log must not leave.
+                tracing::error!(%error, "the release log took no entry; answering that we cannot serve");
+                return Refusal::new(Kind::Unavailable, "").into_response();
+            }
         }
         self.metrics.decided(outcome, error_type);
-        tracing::info!(
-            outcome = outcome.as_str(),
-            error_type = error_type.map_or("", Kind::as_str),
-            path = case.path,
-            reason = reason.unwrap_or_default(),
-            "decision"
-        );
         response
     }
 }
@@ -156,3 +160,6 @@ pub(crate) fn store_failed(error: &StoreError) -> Refusal {
         _ => Refusal::new(Kind::Unavailable, error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,6 +121,18 @@ pub struct Broken {
     pub what: &'static str,
 }
 
+impl NewEntry<'_> {
+    /// As it is written: one printable line of bounded length, whatever a stranger sent.
+    pub(crate) fn shown_path(&self) -> String {
+        printable(self.path, MAX_PATH)
+    }
+
+    /// See [`NewEntry::shown_path`].
+    pub(crate) fn shown_reason(&self) -> Option<String> {
+        self.reason.map(|reason| printable(reason, MAX_REASON))
+    }
+}
+
 impl Entry {
     pub(super) fn new(seq: i64, time_ms: i64, new: &NewEntry<'_>, prev: String) -> Self {
         let pcr = |index: u8| {
@@ -132,14 +144,14 @@ impl Entry {
             time_ms,
             outcome: new.outcome.as_str().to_owned(),
             error_type: new.error_type.map(|kind| kind.as_str().to_owned()),
-            path: printable(new.path, MAX_PATH),
+            path: new.shown_path(),
             pcr0: pcr(0),
             pcr1: pcr(1),
             pcr2: pcr(2),
             config_digest: new.facts.config_digest.map(|digest| digest.to_string()),
             tee_key: new.facts.tee_key.map(|digest| digest.to_string()),
             serial: new.facts.serial.clone(),
-            reason: new.reason.map(|reason| printable(reason, MAX_REASON)),
+            reason: new.shown_reason(),
             prev,
         }
     }

@@ -18,10 +18,10 @@ const COLUMNS: &str = "seq, time_ms, outcome, error_type, path, pcr0, pcr1, pcr2
      reason, prev, hash, mac";
 
 impl Store {
-    /// Appends and waits for the disk.
-    pub(crate) fn log(&self, entry: &NewEntry<'_>, now: SystemTime) -> Result<(), StoreError> {
+    /// Appends and waits for the disk. Says whether the entry is listed, or only counted.
+    pub(crate) fn log(&self, entry: &NewEntry<'_>, now: SystemTime) -> Result<bool, StoreError> {
         let Some(suppressed) = self.throttle.admit(entry) else {
-            return Ok(());
+            return Ok(false);
         };
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -41,7 +41,8 @@ impl Store {
             prev = self.append(&transaction, Entry::new(seq, time_ms, &counted, prev))?;
         }
         self.append(&transaction, Entry::new(seq + 1, time_ms, entry, prev))?;
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        Ok(true)
     }
 
     /// Hands every entry to `each`, oldest first, after checking it against the one before.
