@@ -1,11 +1,12 @@
 //! The keys of one run and what is made with them: SVIDs, sealed models, the broker's store. All are gone when it ends.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use attestation::Sha256Digest;
 use identity::issue::Authority;
 use identity::{SpiffeId, TrustDomain, pem};
-use sealed_model::{DataKey, SealOptions, SigningKey};
+use sealed_model::{DataKey, SealOptions, SealProgress, SigningKey};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -18,6 +19,9 @@ const CA_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 const BROKER_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What the SPIFFE authority gives callers; it rotates at half of it.
 const CALLER_TTL: Duration = Duration::from_secs(3600);
+
+/// A smaller model is sealed before anybody could read its progress.
+const WORTH_TELLING: u64 = 256 << 20;
 
 pub(super) struct RunKeys {
     pub(super) root: Authority,
@@ -65,13 +69,22 @@ impl RunKeys {
 }
 
 /// Seals one model into the run's package directory under a key of its own.
-pub(super) async fn seal(
+pub(super) fn seal(
     layout: &Layout,
     model: &Model,
     keys: &RunKeys,
     now: SystemTime,
+    say: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Sealed, Error> {
     const EPOCH: u64 = 1;
+    let tenths = AtomicU64::new(0);
+    let progress = |p: SealProgress<'_>| {
+        let tenth = p.done.saturating_mul(10) / p.total.max(1);
+        // Several threads report; each tenth is told once.
+        if p.total > WORTH_TELLING && tenths.fetch_max(tenth, Ordering::Relaxed) < tenth {
+            say(&format!("sealing {}: {}0 %", model.name, tenth));
+        }
+    };
     let key = DataKey::generate()?;
     let out = layout.packages().join(&model.name);
     let options = SealOptions {
@@ -80,7 +93,7 @@ pub(super) async fn seal(
         key: &key,
         signer: &keys.publisher,
         created: now,
-        progress: &|_| {},
+        progress: &progress,
     };
     let manifest = tokio::task::block_in_place(|| sealed_model::seal(&model.dir, &out, &options))?;
     let bytes = std::fs::read(out.join(sealed_model::MANIFEST))

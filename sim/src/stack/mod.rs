@@ -166,7 +166,7 @@ impl Stack {
         let mut sealed = Vec::new();
         for model in &options.models {
             say(&format!("sealing {}", model.name));
-            sealed.push(keys::seal(&layout, model, &keys, now).await?);
+            sealed.push(keys::seal(&layout, model, &keys, now, say.as_ref())?);
         }
         timings.push(("seal", started.elapsed()));
 
