@@ -166,6 +166,31 @@ async fn a_session_takes_nothing_when_the_clock_says_it_is_over() {
 }
 
 #[tokio::test]
+async fn a_clock_that_passes_the_end_of_the_verdict_cuts_what_is_in_flight() {
+    let world = World::new();
+    let enclave = FakeEnclave::start(&world, world.svid(SERVER, HOUR), honest(&world)).await;
+    let ahead = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut options = world.options(&enclave, world.policy());
+    let jumped = Arc::clone(&ahead);
+    // As after a sleep of the machine, in which the monotonic clock stood still.
+    options.now = Arc::new(move || {
+        let jump = jumped.load(std::sync::atomic::Ordering::Relaxed);
+        crate::fake_enclave::now() + if jump { HOUR / 4 } else { Duration::ZERO }
+    });
+    let session = connect(&options).await.ok().unwrap();
+    let pieces = enclave.log.stream();
+    let mut body = session.send(get("/v1/stream")).await.unwrap().into_body();
+    pieces.send(Bytes::from_static(b"one")).await.unwrap();
+    body.frame().await.unwrap().unwrap();
+
+    ahead.store(true, std::sync::atomic::Ordering::Relaxed);
+    let reason = timeout(SOON, session.ended()).await.unwrap().unwrap();
+    assert_eq!(reason.step(), Some(Step::Expiry), "{reason}");
+    assert!(body.frame().await.unwrap().is_err(), "the stream was cut");
+    timeout(SOON, pieces.closed()).await.unwrap();
+}
+
+#[tokio::test]
 async fn dropping_a_session_cuts_its_connection() {
     let world = World::new();
     let (enclave, session) = session(&world, honest(&world)).await;

@@ -15,12 +15,28 @@ const MARGIN_PART: u32 = 5;
 const RETRY_PART: u32 = 10;
 const MAX_MARGIN: Duration = Duration::from_secs(60);
 
+/// How late an end that only the wall clock shows may be noticed.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// Renews the verdict in band until the connection ends. A renewal that fails, or comes too late, cuts it.
 pub(super) async fn run(
     shared: Arc<Shared>,
     sender: http2::SendRequest<SessionBody>,
     verdict: Arc<ArcSwap<Signed>>,
 ) {
+    let reason = tokio::select! {
+        reason = renewals(&shared, &sender, &verdict) => reason,
+        () = outlived(&shared, &verdict) => Error::Expired,
+    };
+    shared.close(reason);
+}
+
+/// Renews by the monotonic clock; gives the reason for which the connection has to end.
+async fn renewals(
+    shared: &Shared,
+    sender: &http2::SendRequest<SessionBody>,
+    verdict: &ArcSwap<Signed>,
+) -> Error {
     loop {
         let current = verdict.load_full();
         let renewable = current.verdict.until < shared.channel.server.not_after;
@@ -29,7 +45,7 @@ pub(super) async fn run(
             let start = current.deadline.checked_sub(margin);
             sleep_until(start.unwrap_or(current.deadline)).await;
             if !shared.ended.is_cancelled() {
-                let renewal = renew(&shared, &sender, margin / RETRY_PART);
+                let renewal = renew(shared, sender, margin / RETRY_PART);
                 match timeout_at(current.deadline, renewal).await {
                     Ok(Ok(next)) => {
                         verdict.store(Arc::new(next));
@@ -37,14 +53,21 @@ pub(super) async fn run(
                     }
                     // The peer said goodbye meanwhile: that is no verdict on it.
                     Ok(Err(reason)) if reason.step().is_none() && shared.ended.is_cancelled() => {}
-                    Ok(Err(reason)) => return shared.close(reason),
-                    Err(_elapsed) => return shared.close(Error::Expired),
+                    Ok(Err(reason)) => return reason,
+                    Err(_elapsed) => return Error::Expired,
                 }
             }
         }
         // No renewal is possible: what is in flight may use the time that is left.
         sleep_until(current.deadline).await;
-        return shared.close(Error::Expired);
+        return Error::Expired;
+    }
+}
+
+/// Ends with the verdict by the wall clock, which runs ahead of the other after the machine has slept.
+async fn outlived(shared: &Shared, verdict: &ArcSwap<Signed>) {
+    while (shared.options.now)() < verdict.load().verdict.until {
+        sleep(WATCH).await;
     }
 }
 
