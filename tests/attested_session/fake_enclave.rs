@@ -219,6 +219,7 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
 }
 
 #[derive(Default)]
@@ -351,12 +352,14 @@ async fn connection(
         let (respond, answered) = (Arc::clone(&respond), Arc::clone(&answered));
         async move {
             let (parts, body) = request.into_parts();
-            let body = body.collect().await?.to_bytes();
+            let body = body.collect().await?;
+            let (trailers, body) = (body.trailers().cloned(), body.to_bytes());
             let path = parts.uri.path().to_owned();
             log.seen.lock().unwrap().push(Seen {
                 path: path.clone(),
                 headers: parts.headers,
                 body: body.clone(),
+                trailers,
             });
             match path.as_str() {
                 "/v1/attestation" => {

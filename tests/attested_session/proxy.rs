@@ -343,6 +343,28 @@ async fn only_needed_headers_reach_the_enclave() {
 }
 
 #[tokio::test]
+async fn trailers_stay_here() {
+    let world = World::new();
+    let run = Run::start(&world, honest(&world)).await;
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("authorization", "Bearer sk-secret".parse().unwrap());
+    trailers.insert("x-user", "someone".parse().unwrap());
+    let frames = [
+        Frame::data(Bytes::from_static(b"{}")),
+        Frame::trailers(trailers),
+    ];
+    let frames = frames.map(Ok::<_, std::convert::Infallible>);
+    let request = Request::post("/v1/embeddings")
+        .header("host", "localhost")
+        .header("trailer", "authorization, x-user")
+        .body(StreamBody::new(tokio_stream::iter(frames)))
+        .unwrap();
+    assert_eq!(run.send(request).await.status(), StatusCode::OK);
+    let seen = run.enclave.log.seen.lock().unwrap().last().unwrap().clone();
+    assert_eq!((&seen.body[..], seen.trailers), (&b"{}"[..], None));
+}
+
+#[tokio::test]
 async fn foreign_pages_other_paths_and_large_bodies_are_refused_here() {
     let world = World::new();
     let run = Run::start_with(&world, honest(&world), |settings| {

@@ -1,7 +1,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::{LengthLimitError, Limited};
@@ -12,7 +12,7 @@ use crate::BoxError;
 /// Set when a body turned out longer than its cap. HTTP/2 reports only that its stream was reset.
 pub(super) type Exceeded = Arc<AtomicBool>;
 
-/// A request body that ends in an error beyond its cap.
+/// A request body that ends in an error beyond its cap. Trailers stay here, as other headers do.
 pub(super) struct Capped {
     body: Limited<Incoming>,
     exceeded: Exceeded,
@@ -37,13 +37,18 @@ impl Body for Capped {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let ready = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Err(error))) = &ready
-            && error.is::<LengthLimitError>()
-        {
-            self.exceeded.store(true, Ordering::Release);
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) if !frame.is_data() => {}
+                Some(Err(error)) => {
+                    if error.is::<LengthLimitError>() {
+                        self.exceeded.store(true, Ordering::Release);
+                    }
+                    return Poll::Ready(Some(Err(error)));
+                }
+                data => return Poll::Ready(data),
+            }
         }
-        ready
     }
 
     fn is_end_stream(&self) -> bool {
