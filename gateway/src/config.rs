@@ -33,7 +33,8 @@ pub struct Config {
 pub struct Limits {
     /// Largest request body, in bytes.
     pub body_bytes: usize,
-    /// Requests at a time; one more is answered 503.
+    /// Requests at a time; one more is answered 503. Fewer than the enclave takes on one connection (`max_streams`), or
+    /// the question that renews the verdict waits behind them until the verdict has run out.
     pub in_flight: usize,
     /// Connections of local clients at a time.
     pub connections: usize,
@@ -45,7 +46,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 8 << 20,
-            in_flight: 128,
+            // The enclave's default is 64.
+            in_flight: 60,
             connections: 512,
             response_s: 600,
         }

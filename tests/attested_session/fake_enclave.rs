@@ -40,6 +40,8 @@ pub(crate) const DOMAIN: &str = "cloister.test";
 pub(crate) const SERVER: &str = "spiffe://cloister.test/enclave/demo";
 pub(crate) const CALLER: &str = "spiffe://cloister.test/app/caller";
 pub(crate) const MODEL: &str = "demo";
+/// As the enclave's default.
+const MAX_STREAMS: u32 = 64;
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) fn now() -> SystemTime {
@@ -397,6 +399,7 @@ async fn connection(
         }
     });
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(MAX_STREAMS)
         .serve_connection(TokioIo::new(stream), service)
         .await?;
     Ok(())

@@ -365,6 +365,36 @@ async fn trailers_stay_here() {
 }
 
 #[tokio::test]
+async fn as_many_streams_as_there_may_be_leave_room_to_renew_the_verdict() {
+    let world = World::new();
+    let run = Run::start_with(&world, honest(&world), |settings| {
+        settings["policy"]["reattest_s"] = json!(2);
+    })
+    .await;
+    let (mut pieces, mut bodies, mut turned_away) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..64 {
+        pieces.push(run.enclave.log.stream());
+        let request = Request::post("/v1/stream")
+            .header("host", "localhost")
+            .body(Full::default())
+            .unwrap();
+        let response = run.send(request).await;
+        match response.status() {
+            StatusCode::OK => bodies.push(response.into_body()),
+            StatusCode::SERVICE_UNAVAILABLE => turned_away += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(turned_away < 8, "{turned_away}");
+    sleep(Duration::from_secs(4)).await;
+    for (pieces, body) in pieces.iter().zip(&mut bodies) {
+        pieces.send(Bytes::from_static(b"on")).await.unwrap();
+        let frame = timeout(SOON, body.frame()).await.unwrap().unwrap();
+        assert_eq!(frame.unwrap().into_data().unwrap(), "on", "it was cut");
+    }
+}
+
+#[tokio::test]
 async fn foreign_pages_other_paths_and_large_bodies_are_refused_here() {
     let world = World::new();
     let run = Run::start_with(&world, honest(&world), |settings| {

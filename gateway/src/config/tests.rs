@@ -39,7 +39,7 @@ fn reads_a_complete_file_and_fills_in_the_defaults() {
     assert!(config.policy.trust_anchor.is_aws_nitro());
     assert_eq!(config.policy.reattest, Duration::from_secs(600));
     assert_eq!(config.policy.max_age, Duration::from_secs(300));
-    assert_eq!(config.limits.in_flight, 128);
+    assert_eq!(config.limits.in_flight, 60);
     assert_eq!(config.policy.models[0].min_epoch, 3);
 }
 
