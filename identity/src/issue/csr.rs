@@ -1,5 +1,6 @@
 use spiffe::SpiffeId;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::prelude::FromDer as _;
@@ -43,10 +44,22 @@ pub fn csr(der: &[u8]) -> Result<Csr, Error> {
     if info.subject.iter().next().is_some() {
         return Err(Error::Csr("subject is not empty"));
     }
+    // Every attribute, not the first of its kind: what is not looked at could be taken for granted elsewhere.
+    let more = Error::Csr("asks for more than a name");
+    let mut attributes = info.iter_attributes();
+    let extensions = match (attributes.next(), attributes.next()) {
+        (None, _) => &[][..],
+        (Some(attribute), None) => match attribute.parsed_attribute() {
+            ParsedCriAttribute::ExtensionRequest(requested) => requested.extensions.as_slice(),
+            _ => return Err(more),
+        },
+        (Some(_), Some(_)) => return Err(more),
+    };
     let mut names = Vec::new();
-    for extension in request.requested_extensions().into_iter().flatten() {
-        let ParsedExtension::SubjectAlternativeName(extension) = extension else {
-            return Err(Error::Csr("asks for more than a name"));
+    for extension in extensions {
+        let ParsedExtension::SubjectAlternativeName(extension) = extension.parsed_extension()
+        else {
+            return Err(more);
         };
         names.extend(&extension.general_names);
     }

@@ -1,8 +1,8 @@
 use identity::issue::{csr, key_and_csr, new_svid, new_svid_der};
 use identity::{Error, Svid, leaf, pem};
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384,
-    SanType,
+    Attribute, CertificateParams, DistinguishedName, DnType, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P384_SHA384, SanType,
 };
 
 use crate::support::{HOUR, WORKLOAD, id, now, root, uri};
@@ -114,6 +114,35 @@ fn refuses_requests_that_ask_for_anything_else() {
         params.subject_alt_names = vec![uri("spiffe://one.test")];
     };
     refused(&request(domain, &key), "no path");
+}
+
+#[test]
+fn refuses_requests_with_a_second_attribute() {
+    let key = KeyPair::generate().unwrap();
+    let with = |attribute: Attribute| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![uri(WORKLOAD)];
+        let request = params.serialize_request_with_attributes(&key, vec![attribute]);
+        request.unwrap().der().to_vec()
+    };
+    // An extension request of its own (RFC 2985 §5.4.2): basic constraints, cA true.
+    let authority = Attribute {
+        oid: &[1, 2, 840, 113_549, 1, 9, 14],
+        values: [
+            &[
+                0x31, 0x13, 0x30, 0x11, 0x30, 0x0f, 0x06, 0x03, 0x55, 0x1d, 0x13,
+            ][..],
+            &[0x01, 0x01, 0xff, 0x04, 0x05, 0x30, 0x03, 0x01, 0x01, 0xff],
+        ]
+        .concat(),
+    };
+    refused(&with(authority), "more than a name");
+    let password = Attribute {
+        oid: &[1, 2, 840, 113_549, 1, 9, 7],
+        values: vec![0x31, 0x04, 0x0c, 0x02, b'h', b'i'],
+    };
+    refused(&with(password), "more than a name");
 }
 
 #[test]
