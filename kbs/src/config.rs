@@ -97,7 +97,8 @@ pub struct Mapping {
 pub struct Limits {
     /// Connections at a time; one more is closed at once.
     pub max_connections: usize,
-    /// Sessions, and as many SVID challenges, at a time; one more is told to come again.
+    /// Sessions that wait for evidence, as many attested ones, and as many SVID challenges; one more takes the place of
+    /// the oldest of its kind.
     pub max_sessions: usize,
     /// Decisions at a time: signatures, policy, disk. More wait, within their request's time.
     pub max_decisions: usize,

@@ -1,7 +1,7 @@
 //! What is remembered between two requests: sessions of the handshake, and challenges for an SVID. All of it in memory,
 //! bounded in number and time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -16,51 +16,102 @@ pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(300);
 /// Long enough to make a key and evidence.
 pub(crate) const CHALLENGE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Keys to values that end by themselves.
+/// Keys to values that end by themselves. When full, the oldest makes room: anybody can open these, so a flood may
+/// shorten everybody's time to answer, but keeps nobody out.
 struct Expiring<K, V> {
-    held: Mutex<HashMap<K, (SystemTime, V)>>,
+    held: Mutex<Held<K, V>>,
     max: usize,
 }
 
-impl<K: Hash + Eq, V> Expiring<K, V> {
+struct Held<K, V> {
+    entries: HashMap<K, Entry<V>>,
+    /// Keys by the number of their insertion, so that the oldest is found without a search.
+    order: BTreeMap<u64, K>,
+    inserted: u64,
+}
+
+struct Entry<V> {
+    number: u64,
+    until: SystemTime,
+    value: V,
+}
+
+impl<K: Hash + Eq + Clone, V> Expiring<K, V> {
     fn new(max: usize) -> Self {
         Self {
-            held: Mutex::default(),
+            held: Mutex::new(Held {
+                entries: HashMap::new(),
+                order: BTreeMap::new(),
+                inserted: 0,
+            }),
             max,
         }
     }
 
-    /// Says no when full of what has not ended.
-    fn insert(&self, key: K, value: V, until: SystemTime, now: SystemTime) -> bool {
+    fn insert(&self, key: K, value: V, until: SystemTime, now: SystemTime) {
         let mut held = self.lock();
-        if held.len() >= self.max {
-            held.retain(|_, (until, _)| now < *until);
-            if held.len() >= self.max {
-                return false;
-            }
+        while held.order.len() >= self.max || held.oldest_ended(now) {
+            let Some((_, oldest)) = held.order.pop_first() else {
+                break;
+            };
+            held.entries.remove(&oldest);
         }
-        held.insert(key, (until, value));
-        true
+        held.inserted += 1;
+        let number = held.inserted;
+        held.order.insert(number, key.clone());
+        let entry = Entry {
+            number,
+            until,
+            value,
+        };
+        held.entries.insert(key, entry);
+    }
+
+    /// What was held, unless it has ended.
+    fn remove(&self, key: &K, now: SystemTime) -> Option<(SystemTime, V)> {
+        let mut held = self.lock();
+        let entry = held.entries.remove(key)?;
+        held.order.remove(&entry.number);
+        (now < entry.until).then_some((entry.until, entry.value))
+    }
+
+    /// What is held, unless it has ended.
+    fn get(&self, key: &K, now: SystemTime) -> Option<V>
+    where
+        V: Clone,
+    {
+        let held = self.lock();
+        let entry = held.entries.get(key)?;
+        (now < entry.until).then(|| entry.value.clone())
     }
 
     fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().entries.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, (SystemTime, V)>> {
+    fn lock(&self) -> MutexGuard<'_, Held<K, V>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq, V> Held<K, V> {
+    fn oldest_ended(&self, now: SystemTime) -> bool {
+        let oldest = self.order.first_key_value();
+        let oldest = oldest.and_then(|(_, key)| self.entries.get(key));
+        oldest.is_some_and(|entry| entry.until <= now)
     }
 }
 
 /// 32 lower hex digits, as in a UUID without dashes.
 pub(crate) type SessionId = String;
 
-enum State {
-    Challenged { nonce: String },
-    Attested { token: String },
+/// Those that wait for evidence and those that have an answer are held apart: strangers cannot push out the attested.
+pub(crate) struct Sessions {
+    /// To the nonce.
+    challenged: Expiring<SessionId, String>,
+    /// To the token.
+    attested: Expiring<SessionId, String>,
 }
-
-pub(crate) struct Sessions(Expiring<SessionId, State>);
 
 /// A challenge that is being answered. Nobody else can answer it any more.
 pub(crate) struct Taken {
@@ -77,19 +128,20 @@ pub(crate) struct Opened {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SessionError {
-    #[error("no such session, or it ended, or its challenge was answered before")]
+    #[error("no such session, or it ended, or its challenge was answered before or made room")]
     Unknown,
     #[error("the session is attested already")]
     Attested,
-    #[error("as many sessions are open as may be")]
-    Full,
     #[error("no randomness")]
     Random,
 }
 
 impl Sessions {
     pub(crate) fn new(max: usize) -> Self {
-        Self(Expiring::new(max))
+        Self {
+            challenged: Expiring::new(max),
+            attested: Expiring::new(max),
+        }
     }
 
     pub(crate) fn open(&self, now: SystemTime) -> Result<Opened, SessionError> {
@@ -102,49 +154,38 @@ impl Sessions {
         id[8] = id[8] & 0x3f | 0x80;
         let (id, nonce) = (hex::encode(id), STANDARD.encode(nonce));
         let until = now + SESSION_LIFETIME;
-        let state = State::Challenged {
-            nonce: nonce.clone(),
-        };
-        if !self.0.insert(id.clone(), state, until, now) {
-            return Err(SessionError::Full);
-        }
+        self.challenged
+            .insert(id.clone(), nonce.clone(), until, now);
         Ok(Opened { id, nonce, until })
     }
 
     /// Takes the challenge out, so that one answer to it is all there will be, right or wrong.
-    pub(crate) fn take(&self, id: &str, now: SystemTime) -> Result<Taken, SessionError> {
-        let mut held = self.0.lock();
-        match held.get(id) {
-            Some((until, State::Attested { .. })) if now < *until => {
-                return Err(SessionError::Attested);
-            }
-            _ => {}
+    pub(crate) fn take(&self, id: &SessionId, now: SystemTime) -> Result<Taken, SessionError> {
+        if self.attested.get(id, now).is_some() {
+            return Err(SessionError::Attested);
         }
-        match held.remove(id) {
-            Some((until, State::Challenged { nonce })) if now < until => Ok(Taken {
-                id: id.to_owned(),
-                nonce,
-                until,
-            }),
-            _ => Err(SessionError::Unknown),
-        }
+        let (until, nonce) = self
+            .challenged
+            .remove(id, now)
+            .ok_or(SessionError::Unknown)?;
+        Ok(Taken {
+            id: id.clone(),
+            nonce,
+            until,
+        })
     }
 
     /// The answer was right. The session ends when it would have.
-    pub(crate) fn attested(&self, taken: Taken, token: String, now: SystemTime) -> bool {
-        self.0
-            .insert(taken.id, State::Attested { token }, taken.until, now)
+    pub(crate) fn attested(&self, taken: Taken, token: String, now: SystemTime) {
+        self.attested.insert(taken.id, token, taken.until, now);
     }
 
-    pub(crate) fn token(&self, id: &str, now: SystemTime) -> Option<String> {
-        match self.0.lock().get(id) {
-            Some((until, State::Attested { token })) if now < *until => Some(token.clone()),
-            _ => None,
-        }
+    pub(crate) fn token(&self, id: &SessionId, now: SystemTime) -> Option<String> {
+        self.attested.get(id, now)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.challenged.len() + self.attested.len()
     }
 }
 
@@ -156,18 +197,16 @@ impl Challenges {
         Self(Expiring::new(max))
     }
 
-    pub(crate) fn open(&self, now: SystemTime) -> Option<Nonce> {
+    pub(crate) fn open(&self, now: SystemTime) -> Nonce {
         let nonce = Nonce::random();
         let until = now + CHALLENGE_LIFETIME;
-        self.0
-            .insert(*nonce.as_bytes(), (), until, now)
-            .then_some(nonce)
+        self.0.insert(*nonce.as_bytes(), (), until, now);
+        nonce
     }
 
     /// Whether it was open; it is not any more.
     pub(crate) fn take(&self, nonce: &Nonce, now: SystemTime) -> bool {
-        let taken = self.0.lock().remove(nonce.as_bytes());
-        taken.is_some_and(|(until, ())| now < until)
+        self.0.remove(nonce.as_bytes(), now).is_some()
     }
 }
 
@@ -209,7 +248,7 @@ mod tests {
         let opened = sessions.open(NOW).unwrap();
         let taken = sessions.take(&opened.id, later(10)).unwrap();
         assert_eq!(sessions.token(&opened.id, later(10)), None);
-        assert!(sessions.attested(taken, "token".to_owned(), later(10)));
+        sessions.attested(taken, "token".to_owned(), later(10));
         assert_eq!(
             sessions.take(&opened.id, later(10)).err(),
             Some(SessionError::Attested)
@@ -232,22 +271,54 @@ mod tests {
     }
 
     #[test]
-    fn a_full_store_says_so_until_something_ends() {
-        let sessions = Sessions::new(2);
-        sessions.open(NOW).unwrap();
-        sessions.open(later(100)).unwrap();
-        assert_eq!(sessions.open(later(200)).err(), Some(SessionError::Full));
+    fn a_flood_keeps_nobody_out_and_pushes_no_attested_session_out() {
+        let sessions = Sessions::new(8);
+        let opened = sessions.open(NOW).unwrap();
+        let taken = sessions.take(&opened.id, NOW).unwrap();
+        sessions.attested(taken, "token".to_owned(), NOW);
+        let first = sessions.open(NOW).unwrap();
+        for _ in 0..100 {
+            sessions.open(NOW).unwrap();
+        }
+        assert_eq!(sessions.len(), 9);
+        let ours = sessions.open(NOW).unwrap();
+        for _ in 0..7 {
+            sessions.open(NOW).unwrap();
+        }
+        assert!(sessions.take(&ours.id, NOW).is_ok());
+        assert_eq!(
+            sessions.take(&first.id, NOW).err(),
+            Some(SessionError::Unknown)
+        );
+        assert_eq!(sessions.token(&opened.id, NOW).as_deref(), Some("token"));
+
+        let challenges = Challenges::new(2);
+        let nonces: Vec<_> = (0..3).map(|_| challenges.open(NOW)).collect();
+        let open: Vec<_> = nonces.iter().map(|n| challenges.take(n, NOW)).collect();
+        assert_eq!(open, [false, true, true]);
+    }
+
+    #[test]
+    fn what_has_ended_or_was_taken_is_not_held() {
+        let sessions = Sessions::new(8);
+        for second in 0..4 {
+            sessions.open(later(second)).unwrap();
+        }
+        let last = sessions.open(later(302)).unwrap();
         assert_eq!(sessions.len(), 2);
-        sessions.open(later(300)).unwrap();
+        sessions.take(&last.id, later(302)).unwrap();
+        assert_eq!(sessions.len(), 1);
+        let held = sessions.challenged.lock();
+        assert_eq!(held.order.len(), held.entries.len());
     }
 
     #[test]
     fn an_svid_challenge_is_good_once_and_for_a_minute() {
         let challenges = Challenges::new(8);
-        let nonce = challenges.open(NOW).unwrap();
+        let nonce = challenges.open(NOW);
         assert!(challenges.take(&nonce, later(59)));
         assert!(!challenges.take(&nonce, later(59)));
-        let nonce = challenges.open(NOW).unwrap();
+        let nonce = challenges.open(NOW);
         assert!(!challenges.take(&nonce, later(60)));
         assert!(!challenges.take(&Nonce::random(), NOW));
     }

@@ -18,7 +18,6 @@ use super::{COOKIE_NAME, DECISION_TIME, json, session_id};
 use crate::desk::{Desk, Granted};
 use crate::evidence::{Challenge, NitroEvidence};
 use crate::refusal::{Kind, Refusal};
-use crate::session::SessionError;
 use crate::store::Outcome;
 use crate::tee_key::{TeePublicKey, runtime_data_digest};
 
@@ -105,10 +104,10 @@ pub(super) async fn auth(State(desk): State<Arc<Desk>>, body: Body) -> Response 
                  expect ={VERSION} while the request is {version}"
             )));
         }
-        let opened = desk.sessions.open(case.now).map_err(|error| match error {
-            SessionError::Full | SessionError::Random => Refusal::new(Kind::Unavailable, error),
-            _ => Refusal::new(Kind::AttestationError, error),
-        })?;
+        let opened = desk
+            .sessions
+            .open(case.now)
+            .map_err(|error| Refusal::new(Kind::Unavailable, error))?;
         let challenge = ChallengeBody {
             nonce: opened.nonce,
             extra_params: "",
@@ -175,9 +174,7 @@ pub(super) async fn attest(
             )
             .map_err(|error| Refusal::new(Kind::Unavailable, error))?;
         let until = taken.until;
-        if !desk.sessions.attested(taken, token.clone(), case.now) {
-            return Err(Refusal::new(Kind::Unavailable, SessionError::Full));
-        }
+        desk.sessions.attested(taken, token.clone(), case.now);
         let response = with_cookie(json(&TokenBody { token }), &id, until);
         Ok(Granted::logged(Outcome::Attested, response))
     };

@@ -13,6 +13,7 @@ use crate::desk::{Case, Desk, Granted, store_failed};
 use crate::jwe;
 use crate::policy::Question;
 use crate::refusal::{Kind, Refusal};
+use crate::session::SessionId;
 use crate::store::Outcome;
 use crate::token::Claims;
 
@@ -39,7 +40,7 @@ pub(super) async fn read(State(desk): State<Arc<Desk>>, uri: Uri, headers: Heade
     let (session, bearer) = (session_id(&headers), bearer(&headers));
     let path = path_of(&uri);
     let decide = move |desk: &Desk, case: &mut Case| {
-        let claims = claims(desk, case, session.as_deref(), bearer.as_deref())?;
+        let claims = claims(desk, case, session.as_ref(), bearer.as_deref())?;
         case.facts.pcrs = Some(
             claims
                 .nitro
@@ -155,7 +156,7 @@ pub(super) async fn delete(
 fn claims(
     desk: &Desk,
     case: &Case,
-    session: Option<&str>,
+    session: Option<&SessionId>,
     bearer: Option<&str>,
 ) -> Result<Claims, Refusal> {
     let of_session = session

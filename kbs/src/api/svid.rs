@@ -47,8 +47,7 @@ pub(super) async fn challenge(State(desk): State<Arc<Desk>>, body: Body) -> Resp
         return response;
     }
     let decide = |desk: &Desk, case: &mut Case| {
-        let full = || Refusal::new(Kind::Unavailable, "as many challenges are open as may be");
-        let nonce = desk.challenges.open(case.now).ok_or_else(full)?;
+        let nonce = desk.challenges.open(case.now);
         Ok(Granted::Plain(json(&ChallengeBody {
             nonce: nonce.to_base64url(),
         })))
