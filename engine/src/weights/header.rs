@@ -108,7 +108,9 @@ pub(super) fn read(files: &dyn ModelFiles, file: &str) -> Result<Vec<(String, En
                 "its bytes do not follow those of the tensor before".into(),
             ));
         }
-        end += entry.bytes;
+        end = end
+            .checked_add(entry.bytes)
+            .ok_or_else(|| entry.refuse(name, "its byte range is too far".into()))?;
     }
     if end != size {
         return Err(malformed(format!(

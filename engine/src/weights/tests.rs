@@ -43,6 +43,17 @@ fn every_half_widens_exactly() {
     }
 }
 
+/// Checked sums: a sum that wrapped would be a panic, and the boot a bug instead of a refusal.
+#[test]
+fn a_byte_range_beyond_all_numbers_is_refused_not_a_panic() {
+    let end = u64::MAX - 3;
+    let header = format!(
+        r#"{{"a":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{end}]}}}}"#,
+        end / 4
+    );
+    assert!(refusal(file(&header, 8)).contains("too far"));
+}
+
 #[test]
 fn tensors_longer_than_a_read_are_whole() {
     for dtype in [Format::F32, Format::F16] {
