@@ -1,9 +1,10 @@
 //! Chat templates as Hugging Face writes them: Jinja with Python's methods, two block settings and a few functions.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, io, time::SystemTime};
 
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
 use time::{OffsetDateTime, format_description};
+use zeroize::Zeroizing;
 
 use super::settings::{TOKENIZER_CONFIG, special_token};
 use crate::{Clock, EngineError, LoadError, Message, ModelFiles, Text, fields::Fields, files};
@@ -102,14 +103,48 @@ impl ChatTemplate {
             .environment
             .get_template(TEMPLATE)
             .map_err(|_added_above| EngineError::Internal)?;
-        let text = template
-            .render(Value::from(context))
-            .map(Text::new)
-            .map_err(|_text_inside| EngineError::Template)?;
-        match text.expose().len() <= max_bytes.saturating_mul(2) {
-            true => Ok(text),
-            false => Err(EngineError::Invalid("messages are too long")),
+        let mut prompt = Prompt::new(max_bytes.saturating_mul(2));
+        let rendered = template.render_captured_to(Value::from(context), &mut prompt);
+        if prompt.full {
+            return Err(EngineError::Invalid("messages are too long"));
         }
+        rendered.map_err(|_text_inside| EngineError::Template)?;
+        String::from_utf8(std::mem::take(&mut *prompt.bytes))
+            .map(Text::new)
+            .map_err(|_text_inside| EngineError::Template)
+    }
+}
+
+/// What a template has written so far. It stops at its limit: a template that repeats the messages would otherwise make
+/// any amount of text within its budget of instructions.
+struct Prompt {
+    bytes: Zeroizing<Vec<u8>>,
+    limit: usize,
+    full: bool,
+}
+
+impl Prompt {
+    fn new(limit: usize) -> Self {
+        Self {
+            bytes: Zeroizing::default(),
+            limit,
+            full: false,
+        }
+    }
+}
+
+impl io::Write for Prompt {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if piece.len() > self.limit.saturating_sub(self.bytes.len()) {
+            self.full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -77,6 +77,14 @@ fn templates_cannot_run_for_ever_or_grow_without_bound() {
         grown.render(&messages(), 100),
         Err(EngineError::Invalid(_))
     ));
+    // It ends where the limit is, not after all of it was written: the exception behind it is never raised.
+    let late = template(
+        "{% for a in range(1000) %}{{ messages[0].content }}{% endfor %}{{ raise_exception('late') }}",
+    );
+    assert!(matches!(
+        late.unwrap().render(&messages(), 100),
+        Err(EngineError::Invalid(_))
+    ));
 }
 
 #[test]
