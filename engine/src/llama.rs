@@ -190,4 +190,6 @@ impl Norm {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
