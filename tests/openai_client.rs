@@ -42,3 +42,35 @@ async fn the_openai_client_chats_streams_and_embeds() {
     }
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_example_does_what_it_says() {
+    let python = tests::root().join("target/tools/py/bin/python3");
+    let (true, Some(minilm)) = (python.is_file(), models::minilm()) else {
+        tests::skip("the OpenAI client for Python or all-MiniLM-L6-v2");
+        return;
+    };
+    let stack = Stack::start(tests::options(vec![models::demo(), minilm]))
+        .await
+        .unwrap();
+    let readme = std::fs::read_to_string(tests::root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```python\n").unwrap();
+    let (code, _) = rest.split_once("```").unwrap();
+    let code = code.replace("http://127.0.0.1:8080/v1", &stack.base_url());
+    let output = tokio::process::Command::new(python)
+        .args(["-c", &code])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (sentence, cosine) = said.trim_end().rsplit_once('\n').unwrap();
+    assert!(sentence.trim_end().ends_with('.'), "{said}");
+    let cosine: f32 = cosine.parse().unwrap();
+    assert!((cosine - 0.761).abs() < 0.002, "{said}");
+    stack.stop().await;
+}
