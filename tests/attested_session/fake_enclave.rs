@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use sim::nsm::{DocumentBuilder, SimNsm, SimPki};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -233,6 +233,8 @@ pub(crate) struct Log {
     pub(crate) streams: Mutex<VecDeque<mpsc::Receiver<Bytes>>>,
     challenges: AtomicUsize,
     pub(crate) connections: AtomicUsize,
+    /// Told, the open connections say GOAWAY and finish what is in flight.
+    pub(crate) goodbye: Notify,
 }
 
 impl Log {
@@ -349,6 +351,7 @@ async fn connection(
         log: Arc::clone(&log),
         answered: Arc::clone(&answered),
     };
+    let ending = Arc::clone(&log);
     let service = service_fn(move |request: Request<Incoming>| {
         let (log, facts, server) = (Arc::clone(&log), facts.clone(), server.clone());
         let (respond, answered) = (Arc::clone(&respond), Arc::clone(&answered));
@@ -398,11 +401,15 @@ async fn connection(
             }
         }
     });
-    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .serve_connection(TokioIo::new(stream), service)
-        .await?;
-    Ok(())
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        end = &mut serving => return Ok(end?),
+        () = ending.goodbye.notified() => serving.as_mut().graceful_shutdown(),
+    }
+    Ok(serving.await?)
 }
 
 fn whole(status: StatusCode, text: String) -> Response<UnsyncBoxBody<Bytes, hyper::Error>> {

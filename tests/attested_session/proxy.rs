@@ -322,6 +322,28 @@ async fn a_stream_passes_piece_by_piece_and_stops_when_the_client_goes() {
 }
 
 #[tokio::test]
+async fn a_goodbye_moves_new_requests_to_a_new_session_and_leaves_the_stream() {
+    let world = World::new();
+    let run = Run::start(&world, honest(&world)).await;
+    let pieces = run.enclave.log.stream();
+    let request = Request::post("/v1/stream")
+        .header("host", "localhost")
+        .body(Full::default())
+        .unwrap();
+    let mut body = run.send(request).await.into_body();
+    run.enclave.log.goodbye.notify_waiters();
+    for pause in [0, 1, 10, 100] {
+        sleep(Duration::from_millis(pause)).await;
+        let (status, answer) = run.post("/v1/embeddings", CANARY).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    }
+    assert_eq!(run.enclave.log.connections.load(Ordering::SeqCst), 2);
+    pieces.send(Bytes::from_static(b"on")).await.unwrap();
+    let frame = timeout(SOON, body.frame()).await.unwrap().unwrap();
+    assert_eq!(frame.unwrap().into_data().unwrap(), "on");
+}
+
+#[tokio::test]
 async fn only_needed_headers_reach_the_enclave() {
     let world = World::new();
     let run = Run::start(&world, honest(&world)).await;
