@@ -12,7 +12,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
-    ChatEvent, ChatRequest, EngineError, EngineOptions, gate::Gate, vocabulary::Vocabulary,
+    ChatEvent, ChatRequest, EngineError, EngineOptions,
+    gate::Gate,
+    turns::Turns,
+    vocabulary::{Vocabulary, check_length},
 };
 pub(crate) use sampling::Sampler;
 pub(crate) use sequence::{ChatJob, Sequence, Step};
@@ -26,6 +29,7 @@ pub(crate) struct Chat {
     pub(crate) settings: Arc<ChatSettings>,
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) template: ChatTemplate,
+    pub(crate) turns: Turns,
     pub(crate) options: EngineOptions,
 }
 
@@ -41,21 +45,18 @@ impl Chat {
         self.check(&request)?;
         // A full queue is found out before the work of the template and the tokenizer is done.
         let place = self.queue.reserve()?;
-
+        let turn = self.turns.take();
         let text = self
             .template
             .render(&request.messages, self.options.max_prompt_bytes)?;
         let prompt = self.vocabulary.encode(text.expose(), false)?;
+        drop(turn);
         if prompt.is_empty() {
             return Err(EngineError::Invalid(
                 "the chat template gives an empty prompt",
             ));
         }
-        // One token of the context is left for the answer.
-        let limit = self
-            .options
-            .max_prompt_tokens
-            .min(self.settings.context - 1);
+        let limit = self.prompt_limit();
         if prompt.len() > limit {
             return Err(EngineError::ContextLength {
                 limit,
@@ -83,6 +84,13 @@ impl Chat {
         Ok(receiver)
     }
 
+    /// In tokens; one of the context is left for the answer.
+    fn prompt_limit(&self) -> usize {
+        self.options
+            .max_prompt_tokens
+            .min(self.settings.context - 1)
+    }
+
     fn check(&self, request: &ChatRequest) -> Result<(), EngineError> {
         let invalid = |problem| Err(EngineError::Invalid(problem));
         if request.messages.is_empty() {
@@ -99,6 +107,7 @@ impl Chat {
         if bytes > self.options.max_prompt_bytes {
             return invalid("messages are too long");
         }
+        check_length(bytes, self.prompt_limit())?;
         if request.max_tokens == Some(0) {
             return invalid("max_tokens must be at least 1");
         }

@@ -8,7 +8,11 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::{
-    EngineError, EngineOptions, Text, gate::Gate, request::Embeddings, vocabulary::Vocabulary,
+    EngineError, EngineOptions, Text,
+    gate::Gate,
+    request::Embeddings,
+    turns::Turns,
+    vocabulary::{Vocabulary, check_length},
 };
 pub(crate) use batch::{Batch, plan};
 
@@ -31,6 +35,7 @@ pub(crate) struct Embedding {
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) dimensions: usize,
     pub(crate) max_input_tokens: usize,
+    pub(crate) turns: Turns,
     pub(crate) options: EngineOptions,
 }
 
@@ -57,12 +62,17 @@ impl Embedding {
         {
             return Err(EngineError::Invalid("inputs are too long"));
         }
-        let place = self.queue.reserve()?;
+        for input in &inputs {
+            check_length(input.expose().len(), self.max_input_tokens)?;
+        }
 
+        let place = self.queue.reserve()?;
+        let turn = self.turns.take();
         let inputs = inputs
             .iter()
             .map(|input| self.encode(input))
             .collect::<Result<Vec<_>, _>>()?;
+        drop(turn);
         let total: usize = inputs.iter().map(|input| input.len()).sum();
         if total > self.options.max_prompt_tokens {
             return Err(EngineError::ContextLength {

@@ -9,6 +9,9 @@ pub enum EngineError {
     Overloaded,
     #[error("{requested} tokens were requested, the limit is {limit}")]
     ContextLength { limit: usize, requested: usize },
+    /// Known by its bytes alone, so nobody counted.
+    #[error("the text is longer than {limit} tokens")]
+    TextTooLong { limit: usize },
     #[error("{requested} inputs were requested, the limit is {limit}")]
     TooManyInputs { limit: usize, requested: usize },
     #[error("the model does not answer this kind of request")]

@@ -27,6 +27,7 @@ mod options;
 mod request;
 mod shared;
 mod text;
+mod turns;
 mod vocabulary;
 mod weights;
 mod worker;

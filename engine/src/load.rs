@@ -16,6 +16,7 @@ use crate::{
     gate::Gate,
     llama::{self, Llama},
     shared::Shared,
+    turns::Turns,
     vocabulary::Vocabulary,
     weights::Weights,
     worker::{self, ChatWorker, EmbedWorker},
@@ -102,6 +103,7 @@ pub(crate) fn start_chat<D: Decoder + 'static>(
         settings,
         vocabulary,
         template,
+        turns: Turns::new(options.threads),
         options,
     };
     Ok(Engine::new(Side::Chat(Box::new(chat)), shared))
@@ -140,6 +142,7 @@ fn load_bert(
         vocabulary,
         dimensions: encoder.dimensions,
         max_input_tokens: encoder.max_input_tokens,
+        turns: Turns::new(options.threads),
         options,
     };
     let worker = EmbedWorker {

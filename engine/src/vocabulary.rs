@@ -10,6 +10,18 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// The largest vocabularies in use (256 k entries with merges) take about 35 MiB.
 const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
 
+/// Text has some four bytes a token, deeply indented code some ten. More than this many, over a whole text, is an
+/// attempt to make the tokenizer work for a prompt that is refused in the end.
+const MAX_BYTES_PER_TOKEN: usize = 64;
+
+/// Refuses a text of `bytes` that cannot reasonably fit `limit` tokens, before the tokenizer spends time and memory on it.
+pub(crate) fn check_length(bytes: usize, limit: usize) -> Result<(), EngineError> {
+    if bytes > limit.saturating_mul(MAX_BYTES_PER_TOKEN) {
+        return Err(EngineError::TextTooLong { limit });
+    }
+    Ok(())
+}
+
 /// The tokenizer of a model: no padding and no truncation of its own, and every id below the model's vocabulary.
 pub(crate) struct Vocabulary(Tokenizer);
 

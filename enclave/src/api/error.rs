@@ -232,6 +232,13 @@ impl ApiError {
                     .code("context_length_exceeded")
                     .param(param)
             }
+            EngineError::TextTooLong { limit } => {
+                let message =
+                    format!("the text is too long, this model takes at most {limit} tokens");
+                Self::new(StatusCode::BAD_REQUEST, INVALID, message)
+                    .code("context_length_exceeded")
+                    .param(param)
+            }
             EngineError::TooManyInputs { .. } => {
                 Self::invalid(param, format!("`{param}` holds too many items"))
             }

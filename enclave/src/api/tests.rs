@@ -588,6 +588,12 @@ fn status_codes_of_the_engine_are_told_apart() {
             Some("messages"),
         ),
         (
+            EngineError::TextTooLong { limit: 10 },
+            400,
+            Some("context_length_exceeded"),
+            Some("messages"),
+        ),
+        (
             EngineError::TooManyInputs {
                 limit: 1,
                 requested: 2,

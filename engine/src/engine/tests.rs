@@ -6,10 +6,11 @@ use std::{
 use safetensors::tensor::Dtype;
 use tokio::time::{Instant, timeout};
 
-use super::{Engine, ModelKind};
+use super::{Engine, ModelKind, Side};
 use crate::{
     ChatEvent, DirFiles, EngineError, EngineOptions, Health, LoadError, ModelFiles,
     fixtures::{Script, answer, ask, bert_files, block_on, llama_files, llama_weights, options},
+    turns::Turns,
 };
 
 const STEP: Duration = Duration::from_millis(5);
@@ -240,6 +241,61 @@ fn a_dropped_embedding_request_is_not_computed() {
         EngineError::Stopped
     );
     block_on(engine.stopped());
+}
+
+/// The tokenizer's memory grows with the number of texts that it reads at once.
+#[test]
+fn only_as_many_callers_as_there_are_threads_tokenize_at_once() {
+    let chat = Script::new("a").engine(options());
+    let embedding = bert_files().load(options()).unwrap();
+    let waits = |turns: &Turns, request: &(dyn Fn() + Sync)| {
+        let all: Vec<_> = (0..options().threads).map(|_| turns.take()).collect();
+        std::thread::scope(|scope| {
+            let (done, finished) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                request();
+                done.send(()).unwrap();
+            });
+            assert!(finished.recv_timeout(Duration::from_millis(100)).is_err());
+            drop(all);
+            finished.recv_timeout(Duration::from_secs(5)).unwrap();
+        });
+    };
+    let (Side::Chat(chats), Side::Embedding(texts)) = (&chat.0.side, &embedding.0.side) else {
+        panic!("one of each");
+    };
+    waits(&chats.turns, &|| drop(chat.chat(ask("hi")).unwrap()));
+    waits(&texts.turns, &|| {
+        drop(
+            embedding
+                .embed(vec![crate::Text::new("hi".into())])
+                .unwrap(),
+        );
+    });
+}
+
+#[test]
+fn a_text_far_beyond_the_limit_is_refused_without_being_tokenized() {
+    let chat = Script::new("a").engine(options());
+    let embedding = bert_files().load(options()).unwrap();
+    let (Side::Chat(chats), Side::Embedding(texts)) = (&chat.0.side, &embedding.0.side) else {
+        panic!("one of each");
+    };
+    // Whoever tokenized would wait for ever.
+    let _turns: Vec<_> = (0..options().threads)
+        .flat_map(|_| [chats.turns.take(), texts.turns.take()])
+        .collect();
+    let limit = options().max_prompt_tokens.min(chat.context_length() - 1);
+    assert_eq!(
+        chat.chat(ask(&"x".repeat(limit * 64 + 1))).err().unwrap(),
+        EngineError::TextTooLong { limit }
+    );
+    let limit = embedding.context_length();
+    let text = crate::Text::new("x".repeat(limit * 64 + 1));
+    assert_eq!(
+        embedding.embed(vec![text]).err().unwrap(),
+        EngineError::TextTooLong { limit }
+    );
 }
 
 #[test]
