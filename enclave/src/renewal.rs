@@ -27,9 +27,13 @@ pub(crate) async fn keep(
     now: Clock,
 ) {
     loop {
-        if let Some(leaf) = credentials.leaf() {
-            sleep(until_half_life(&leaf, now())).await;
-        }
+        let pause = credentials
+            .leaf()
+            .map(|leaf| until_half_life(&leaf, now()))
+            .unwrap_or_default();
+        // What was just issued may be past its middle already, where clocks differ or the issuer's own certificate ends
+        // soon: without a pause the broker would be asked again and again.
+        sleep(pause.max(FIRST_PAUSE)).await;
         renew(broker.as_ref(), &id, &credentials, &metrics).await;
     }
 }

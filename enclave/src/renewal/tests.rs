@@ -91,3 +91,32 @@ async fn a_renewal_that_fails_is_tried_again_until_a_new_identity_is_in_place() 
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn an_identity_that_comes_past_its_middle_does_not_make_the_broker_be_asked_without_pause() {
+    let domain = identity::TrustDomain::new("cloister.dev").unwrap();
+    let root =
+        identity::issue::Authority::generate_root(&domain, start(), Duration::from_secs(86_400))
+            .unwrap();
+    let id = SpiffeId::new("spiffe://cloister.dev/enclave").unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let keep = keep(
+        Arc::new(Issuer {
+            root,
+            refusals: 0.into(),
+        }),
+        id,
+        Arc::new(Credentials::new()),
+        Arc::clone(&metrics),
+        Arc::new(|| start() + Duration::from_secs(3000)),
+    );
+    let ended = tokio::time::timeout(Duration::from_millis(2500), keep).await;
+    assert!(ended.is_err());
+    let text = metrics.render();
+    let renewals = text
+        .lines()
+        .find_map(|line| line.strip_prefix(r#"cloister_svid_renewals_total{outcome="done"} "#))
+        .unwrap();
+    let renewals: u32 = renewals.parse().unwrap();
+    assert!((1..=3).contains(&renewals), "{renewals}");
+}
