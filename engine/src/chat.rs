@@ -74,7 +74,7 @@ impl Chat {
 
         // Every event has its place from the start: a slow reader can never make the model's thread wait.
         let (events, receiver) = mpsc::channel(max_tokens + 2);
-        place.send(ChatJob {
+        place.fill(ChatJob {
             prompt,
             max_tokens,
             sampler: Sampler::new(request.temperature, request.top_p, request.seed),

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     EngineError, EngineOptions, Text,
-    gate::Gate,
+    gate::{Gate, Job},
     request::Embeddings,
     turns::Turns,
     vocabulary::{Vocabulary, check_length},
@@ -27,6 +27,12 @@ pub(crate) struct EmbedJob {
     /// At least one token each.
     pub(crate) inputs: Vec<Zeroizing<Vec<u32>>>,
     pub(crate) answer: oneshot::Sender<Result<Embeddings, EngineError>>,
+}
+
+impl Job for EmbedJob {
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
 }
 
 /// The caller's side of an embedding model.
@@ -81,7 +87,7 @@ impl Embedding {
             });
         }
         let (answer, result) = oneshot::channel();
-        place.send(EmbedJob { inputs, answer });
+        place.fill(EmbedJob { inputs, answer });
         Ok(async move { result.await.unwrap_or(Err(EngineError::Stopped)) })
     }
 

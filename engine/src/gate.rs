@@ -1,42 +1,126 @@
-use std::sync::{PoisonError, RwLock};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError, RwLock},
+};
 
-use tokio::sync::mpsc::{OwnedPermit, Sender, error::TrySendError};
+use tokio::sync::{
+    OwnedSemaphorePermit, Semaphore, TryAcquireError,
+    mpsc::{self, UnboundedReceiver, UnboundedSender},
+};
 
 use crate::EngineError;
 
+/// Something that waits for the model, and may be given up while it does.
+pub(crate) trait Job {
+    /// Nobody wants the answer any more.
+    fn is_abandoned(&self) -> bool;
+}
+
 /// The entrance of a bounded queue that can be closed for good.
-pub(crate) struct Gate<T>(RwLock<Option<Sender<T>>>);
+pub(crate) struct Gate<T> {
+    queue: RwLock<Option<UnboundedSender<Queued<T>>>>,
+    places: Arc<Semaphore>,
+    size: usize,
+}
+
+/// The other end. A job that comes out leaves its place to the next.
+pub(crate) struct Inbox<T> {
+    arriving: UnboundedReceiver<Queued<T>>,
+    waiting: VecDeque<Queued<T>>,
+    places: Arc<Semaphore>,
+}
+
+/// A place in the queue. The channel has no bound of its own; nothing enters it without one of these.
+pub(crate) struct Place<T> {
+    queue: UnboundedSender<Queued<T>>,
+    place: OwnedSemaphorePermit,
+}
+
+struct Queued<T> {
+    job: T,
+    /// Free for others when dropped.
+    place: OwnedSemaphorePermit,
+}
+
+/// A queue of at most `size` jobs.
+pub(crate) fn queue<T: Job>(size: usize) -> (Gate<T>, Inbox<T>) {
+    let (sender, arriving) = mpsc::unbounded_channel();
+    let places = Arc::new(Semaphore::new(size));
+    let gate = Gate {
+        queue: RwLock::new(Some(sender)),
+        places: Arc::clone(&places),
+        size,
+    };
+    let inbox = Inbox {
+        arriving,
+        waiting: VecDeque::new(),
+        places,
+    };
+    (gate, inbox)
+}
 
 impl<T> Gate<T> {
-    pub(crate) fn new(queue: Sender<T>) -> Self {
-        Self(RwLock::new(Some(queue)))
-    }
-
     /// A place in the queue, taken before any work is done for the request.
-    pub(crate) fn reserve(&self) -> Result<OwnedPermit<T>, EngineError> {
+    pub(crate) fn reserve(&self) -> Result<Place<T>, EngineError> {
         let queue = self
-            .0
+            .queue
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        queue
-            .ok_or(EngineError::Stopped)?
-            .try_reserve_owned()
-            .map_err(|error| match error {
-                TrySendError::Full(_) => EngineError::Overloaded,
-                TrySendError::Closed(_) => EngineError::Stopped,
-            })
+            .clone()
+            .filter(|queue| !queue.is_closed())
+            .ok_or(EngineError::Stopped)?;
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => Ok(Place { queue, place }),
+            Err(TryAcquireError::NoPermits) => Err(EngineError::Overloaded),
+            Err(TryAcquireError::Closed) => Err(EngineError::Stopped),
+        }
     }
 
     /// Lets nobody in any more; what is queued stays queued, and the reader sees the end after it.
     pub(crate) fn close(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.queue.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn depth(&self) -> usize {
-        let queue = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        queue
-            .as_ref()
-            .map_or(0, |queue| queue.max_capacity() - queue.capacity())
+        self.size.saturating_sub(self.places.available_permits())
+    }
+}
+
+impl<T> Place<T> {
+    /// Where the reader is gone, so is the job; whoever waits for it sees that.
+    pub(crate) fn fill(self, job: T) {
+        let queued = Queued {
+            job,
+            place: self.place,
+        };
+        if self.queue.send(queued).is_err() {
+            tracing::trace!("a job found no reader");
+        }
+    }
+}
+
+impl<T: Job> Inbox<T> {
+    /// Blocks until there is a job; `None` once the gate is closed and all that was let in is out.
+    pub(crate) fn next(&mut self) -> Option<T> {
+        let Queued { job, place } = match self.waiting.pop_front() {
+            Some(queued) => queued,
+            None => self.arriving.blocking_recv()?,
+        };
+        drop(place);
+        Some(job)
+    }
+
+    /// Once all places are taken, gives those of abandoned jobs to others, so that callers who lost patience with a long
+    /// answer and ask again do not lock everybody out until it ends. Returns how many there were.
+    pub(crate) fn sweep(&mut self) -> usize {
+        if self.places.available_permits() > 0 {
+            return 0;
+        }
+        while let Ok(queued) = self.arriving.try_recv() {
+            self.waiting.push_back(queued);
+        }
+        let before = self.waiting.len();
+        self.waiting.retain(|queued| !queued.job.is_abandoned());
+        before - self.waiting.len()
     }
 }

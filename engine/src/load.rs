@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tokio::sync::mpsc;
 
 use crate::{
     EngineOptions, LoadError, ModelFiles,
@@ -13,7 +12,7 @@ use crate::{
     embedding::{Batch, Embedding, Encoder},
     engine::{Engine, Side},
     fields::Fields,
-    gate::Gate,
+    gate,
     llama::{self, Llama},
     shared::Shared,
     turns::Turns,
@@ -90,7 +89,7 @@ pub(crate) fn start_chat<D: Decoder + 'static>(
 ) -> Result<Engine, LoadError> {
     let shared = Arc::new(Shared::new());
     let (settings, vocabulary) = (Arc::new(settings), Arc::new(vocabulary));
-    let (queue, jobs) = mpsc::channel(options.queue);
+    let (queue, jobs) = gate::queue(options.queue);
     let worker = ChatWorker {
         decoder,
         settings: Arc::clone(&settings),
@@ -99,7 +98,7 @@ pub(crate) fn start_chat<D: Decoder + 'static>(
     };
     worker::spawn(pool, Arc::clone(&shared), move || worker.run(jobs))?;
     let chat = Chat {
-        queue: Gate::new(queue),
+        queue,
         settings,
         vocabulary,
         template,
@@ -136,9 +135,9 @@ fn load_bert(
     );
 
     let shared = Arc::new(Shared::new());
-    let (queue, jobs) = mpsc::channel(options.queue);
+    let (queue, jobs) = gate::queue(options.queue);
     let embedding = Embedding {
-        queue: Gate::new(queue),
+        queue,
         vocabulary,
         dimensions: encoder.dimensions,
         max_input_tokens: encoder.max_input_tokens,

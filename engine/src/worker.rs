@@ -5,18 +5,17 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use rayon::ThreadPool;
-use tokio::sync::mpsc;
-
 use crate::{
     EngineError, Health, LoadError,
     chat::{ChatJob, ChatSettings, Sequence, Step},
     decoder::Decoder,
     embedding::{EmbedJob, Encoder, plan},
+    gate::Inbox,
     request::Embeddings,
     shared::{Counters, Shared},
     vocabulary::Vocabulary,
 };
+use rayon::ThreadPool;
 
 /// Starts the thread. It lives inside the pool, so that whatever candle hands to rayon runs on the pool's threads and no
 /// others; it ends when the queue is closed and empty, and frees the model.
@@ -55,16 +54,16 @@ pub(crate) struct ChatWorker<D> {
 }
 
 impl<D: Decoder> ChatWorker<D> {
-    pub(crate) fn run(self, mut queue: mpsc::Receiver<ChatJob>) {
-        while let Some(job) = queue.blocking_recv() {
+    pub(crate) fn run(self, mut queue: Inbox<ChatJob>) {
+        while let Some(job) = queue.next() {
             let counters = &self.shared.counters;
             counters.running.store(1, Ordering::Relaxed);
-            self.answer(job);
+            self.answer(job, &mut queue);
             counters.running.store(0, Ordering::Relaxed);
         }
     }
 
-    fn answer(&self, job: ChatJob) {
+    fn answer(&self, job: ChatJob, queue: &mut Inbox<ChatJob>) {
         let counters = &self.shared.counters;
         let events = job.events.clone();
         let fail = |error: EngineError| {
@@ -81,6 +80,7 @@ impl<D: Decoder> ChatWorker<D> {
             if self.shared.aborted() {
                 break Err(EngineError::Stopped);
             }
+            Counters::add(&counters.cancelled, queue.sweep());
             match guarded(&self.shared, || {
                 sequence.step(&self.decoder, &self.settings, &self.vocabulary)
             }) {
@@ -109,11 +109,11 @@ pub(crate) struct EmbedWorker<E> {
 }
 
 impl<E: Encoder> EmbedWorker<E> {
-    pub(crate) fn run(self, mut queue: mpsc::Receiver<EmbedJob>) {
-        while let Some(job) = queue.blocking_recv() {
+    pub(crate) fn run(self, mut queue: Inbox<EmbedJob>) {
+        while let Some(job) = queue.next() {
             let counters = &self.shared.counters;
             counters.running.store(1, Ordering::Relaxed);
-            let result = self.embed(&job);
+            let result = self.embed(&job, &mut queue);
             let outcome = match &result {
                 Ok(Some(_)) => &counters.completed,
                 Ok(None) => &counters.cancelled,
@@ -130,7 +130,11 @@ impl<E: Encoder> EmbedWorker<E> {
     }
 
     /// `None` if nobody waits for the answer any more, which is looked at before each batch.
-    fn embed(&self, job: &EmbedJob) -> Result<Option<Embeddings>, EngineError> {
+    fn embed(
+        &self,
+        job: &EmbedJob,
+        queue: &mut Inbox<EmbedJob>,
+    ) -> Result<Option<Embeddings>, EngineError> {
         let counters = &self.shared.counters;
         let mut vectors = vec![Vec::new(); job.inputs.len()];
         let mut tokens = 0;
@@ -141,6 +145,7 @@ impl<E: Encoder> EmbedWorker<E> {
             if self.shared.aborted() {
                 return Err(EngineError::Stopped);
             }
+            Counters::add(&counters.cancelled, queue.sweep());
             let encoded = guarded(&self.shared, || {
                 self.encoder.encode(&batch).map_err(|_tokens_inside| {
                     tracing::error!("a step of the model failed");

@@ -7,6 +7,7 @@ use super::{ChatSettings, Sampler, StopFilter, detokenize::Detokenizer};
 use crate::{
     ChatEvent, EngineError, FinishReason, Text, Usage,
     decoder::{Decoder, Row},
+    gate::Job,
     vocabulary::Vocabulary,
 };
 
@@ -19,6 +20,12 @@ pub(crate) struct ChatJob {
     pub(crate) stops: StopFilter,
     /// Room for every event of the answer.
     pub(crate) events: mpsc::Sender<ChatEvent>,
+}
+
+impl Job for ChatJob {
+    fn is_abandoned(&self) -> bool {
+        self.events.is_closed()
+    }
 }
 
 /// A request that is being answered, one step at a time: the worker decides what runs between two steps.

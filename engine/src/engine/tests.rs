@@ -94,6 +94,30 @@ fn a_full_queue_is_answered_at_once() {
 }
 
 #[test]
+fn callers_who_have_gone_do_not_keep_their_places_behind_a_long_answer() {
+    let engine = slow(&"x".repeat(3000)).engine(EngineOptions {
+        queue: 2,
+        ..options()
+    });
+    let mut running = engine.chat(ask("first")).unwrap();
+    assert!(matches!(running.blocking_recv(), Some(ChatEvent::Delta(_))));
+    let gone = [
+        engine.chat(ask("second")).unwrap(),
+        engine.chat(ask("third")).unwrap(),
+    ];
+    assert_eq!(
+        engine.chat(ask("fourth")).err().unwrap(),
+        EngineError::Overloaded
+    );
+    drop(gone);
+    std::thread::sleep(40 * STEP);
+    let _fifth = engine.chat(ask("fifth")).unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.cancelled, stats.running), (2, 1));
+    assert!(matches!(running.blocking_recv(), Some(ChatEvent::Delta(_))));
+}
+
+#[test]
 fn a_dropped_receiver_frees_the_thread_within_a_step() {
     let script = slow(&"x".repeat(3000));
     let steps = Arc::clone(&script.steps);
