@@ -49,13 +49,19 @@ pub fn delete_resource(config: &Config, path: &str, now: SystemTime) -> Result<(
 /// See [`Error`]; also when the policy does not parse.
 pub fn set_policy(config: &Config, text: &str, now: SystemTime) -> Result<(), Error> {
     policy::check(text).map_err(|error| Error::Usage(error.to_string()))?;
-    let store = open(config)?;
+    install_policy(&open(config)?, text, "on the command line", now)
+}
+
+pub(crate) fn install_policy(
+    store: &Store,
+    text: &str,
+    how: &str,
+    now: SystemTime,
+) -> Result<(), Error> {
     store.put_policy(text)?;
-    let reason = format!(
-        "on the command line, sha256 {}",
-        attestation::Sha256Digest::of(text.as_bytes())
-    );
-    log(&store, Outcome::PolicySet, "resource-policy", &reason, now)
+    let sha256 = attestation::Sha256Digest::of(text.as_bytes());
+    let reason = format!("{how}, sha256 {sha256}");
+    log(store, Outcome::PolicySet, "resource-policy", &reason, now)
 }
 
 /// Hands over every entry of the release log, oldest first, checking the chain on the way.

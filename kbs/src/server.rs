@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::desk::{Desk, Now};
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::offline;
 use crate::policy::PolicyEngine;
 use crate::session::{Challenges, Sessions};
 use crate::store::Store;
@@ -48,7 +49,8 @@ impl Server {
         let issuer = config.authority()?;
         let svid = config.svid()?;
         if store.policy()?.is_none() {
-            store.put_policy(&config.initial_policy()?)?;
+            let text = config.initial_policy()?;
+            offline::install_policy(&store, &text, "from the configuration", now())?;
         }
         announce(config, &verifier, &store)?;
 

@@ -487,7 +487,11 @@ async fn the_client_speaks_to_nobody_but_the_named_broker() {
     let error = client.data_key(KEY_ID).await.err().unwrap();
     assert!(matches!(&error, Error::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains("not the broker"), "{error}");
-    assert_eq!(broker.outcomes(), ["stored"], "nothing was asked");
+    assert_eq!(
+        broker.outcomes(),
+        ["stored", "policy-set"],
+        "nothing was asked"
+    );
     let client = broker.client_of(attester, BROKER_ID);
     assert!(matches!(
         client.data_key("models/../x").await.err(),

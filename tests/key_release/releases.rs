@@ -9,7 +9,10 @@ async fn an_attested_enclave_gets_its_key() {
     let broker = Broker::start().await;
     let key = broker.client(pcrs()).data_key(KEY_ID).await.unwrap();
     assert_eq!(key.expose(), SECRET);
-    assert_eq!(broker.outcomes(), ["stored", "attested", "released"]);
+    assert_eq!(
+        broker.outcomes(),
+        ["stored", "policy-set", "attested", "released"]
+    );
     let entry = broker.last_entry();
     assert_eq!(entry.path, KEY_ID);
     assert_eq!(entry.pcr0, Some(pcrs()[&0].to_string()));

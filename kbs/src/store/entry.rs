@@ -26,7 +26,7 @@ pub enum Outcome {
     Stored,
     /// An administrator deleted a resource.
     Deleted,
-    /// An administrator replaced the policy.
+    /// The first policy was installed, or an administrator replaced it.
     PolicySet,
     /// Decisions that let nothing out, counted instead of listed.
     Suppressed,
