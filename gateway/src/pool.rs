@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::metrics::Metrics;
-use crate::{AttestedSession, ConnectOptions, Error, connect, error};
+use crate::{AttestedSession, ConnectOptions, Error, Step, connect, error};
 
 /// How long a request waits while a connection is being made. Attestation takes well under a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,7 +94,9 @@ async fn keep(
                             reason = reason.as_deref().map_or("closed by the peer".to_owned(), |e| error::chain(e)),
                             "session ended"
                         );
-                        state.send_replace(reason.map_or(State::Connecting, State::Failed));
+                        // A verdict that has run out says nothing against the enclave: the next is worth waiting for.
+                        let refused = reason.filter(|reason| reason.step() != Some(Step::Expiry));
+                        state.send_replace(refused.map_or(State::Connecting, State::Failed));
                     }
                     // Its successor takes over before it ends; what is in flight on it goes on.
                     () = sleep_until(session.retire_at((options.now)())) => {}

@@ -344,6 +344,37 @@ async fn a_goodbye_moves_new_requests_to_a_new_session_and_leaves_the_stream() {
 }
 
 #[tokio::test]
+async fn a_request_after_the_end_of_a_verdict_waits_for_the_next_one() {
+    let world = World::new();
+    let slow = Arc::clone(&world);
+    let respond: Respond = Arc::new(move |asked| {
+        let said = slow.answer(&asked, |_| {});
+        Box::pin(async move {
+            match asked.before {
+                0 => {}
+                1 => sleep(HOUR).await,
+                _ => sleep(Duration::from_secs(2)).await,
+            }
+            said
+        })
+    });
+    let run = Run::start_with(&world, respond, |settings| {
+        settings["policy"]["reattest_s"] = json!(6);
+    })
+    .await;
+    assert_eq!(run.get("/v1/models").await.0, StatusCode::OK);
+    timeout(SOON, async {
+        while run.get("/readyz").await.0 == StatusCode::OK {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let (status, answer) = run.post("/v1/chat/completions", CANARY).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+}
+
+#[tokio::test]
 async fn only_needed_headers_reach_the_enclave() {
     let world = World::new();
     let run = Run::start(&world, honest(&world)).await;
