@@ -50,6 +50,8 @@ pub(crate) struct App {
     pub(crate) attester: Arc<dyn Attester>,
     pub(crate) evidence_slots: Arc<Semaphore>,
     pub(crate) bodies: Budget,
+    /// As much again, for what callers have not taken yet.
+    pub(crate) answers: Budget,
     pub(crate) rate: Rate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,

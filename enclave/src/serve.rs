@@ -81,6 +81,7 @@ async fn listen(
         attester: Arc::clone(&platform.attester),
         evidence_slots: Arc::new(Semaphore::new(limits.evidence_in_flight)),
         bodies: Budget::mebibytes(limits.body_memory_mib),
+        answers: Budget::mebibytes(limits.body_memory_mib),
         rate: Rate::new(limits.requests_per_minute, limits.burst, limits.max_callers),
         metrics: Arc::clone(&metrics),
         limits,

@@ -21,7 +21,7 @@ const FIRST_BUFFER: usize = 16 * 1024;
 /// The unit in which memory is counted, so that the counts stay small.
 const UNIT: usize = 1024;
 
-/// Memory for all bodies that are being read or waiting to be parsed.
+/// Memory for all bodies of one kind: requests that are being read or parsed, or answers that are being taken.
 #[derive(Clone)]
 pub(crate) struct Budget(Arc<Semaphore>);
 
@@ -29,6 +29,17 @@ impl Budget {
     pub(crate) fn mebibytes(count: usize) -> Self {
         let units = count.saturating_mul(1024 * 1024 / UNIT);
         Self(Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Counts an answer for as long as any part of it is in memory: whoever asks and does not read can hold that back
+    /// for the life of the connection.
+    ///
+    /// # Errors
+    /// Overloaded, when the answers that nobody takes fill the budget.
+    pub(crate) fn answer(&self, json: Vec<u8>) -> Result<Body, ApiError> {
+        let held = self.take(json.len())?;
+        let answer = Answer { json, _held: held };
+        Ok(Body::from(bytes::Bytes::from_owner(answer)))
     }
 
     fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
@@ -44,6 +55,19 @@ pub(crate) struct Bytes {
     bytes: Zeroizing<Vec<u8>>,
     /// Given back on drop.
     _held: OwnedSemaphorePermit,
+}
+
+/// An answer that waits for its reader, and the memory it is counted with.
+struct Answer {
+    json: Vec<u8>,
+    /// Given back on drop.
+    _held: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
 }
 
 impl Deref for Bytes {

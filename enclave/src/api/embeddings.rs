@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use engine::Embeddings;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::{App, object, with_model};
+use super::{App, Budget, object, with_model};
 use crate::tls::Connection;
 
 mod request;
@@ -38,10 +39,22 @@ pub(super) async fn embed(
         .embed(permit, request.input)
         .await
         .map_err(|error| ApiError::engine(&error, "input"))?;
-    let answer = answer(model.name(), &embeddings, request.encoding);
-    Ok(with_model(Json(answer).into_response(), model))
+    let response = respond(&app.answers, model.name(), &embeddings, request.encoding)?;
+    Ok(with_model(response, model))
 }
 
+/// A request of a few bytes can have an answer of megabytes, so these are counted.
+fn respond(
+    answers: &Budget,
+    model: &str,
+    embeddings: &Embeddings,
+    encoding: Encoding,
+) -> Result<Response, ApiError> {
+    let json = serde_json::to_vec(&answer(model, embeddings, encoding))
+        .map_err(|_vectors_inside| ApiError::internal())?;
+    let headers = [(CONTENT_TYPE, "application/json")];
+    Ok((headers, answers.answer(json)?).into_response())
+}
 /// A model's vectors have one length; shortening them is not offered, so only that length may be asked for.
 fn dimensions(request: &EmbeddingRequest, actual: Option<usize>) -> Result<(), ApiError> {
     match request.dimensions {

@@ -90,6 +90,7 @@ fn setup(policy: &str, limits: Limits, attester: Recorder) -> Setup {
         attester: Arc::<Recorder>::clone(&attester),
         evidence_slots: Arc::new(Semaphore::new(limits.evidence_in_flight)),
         bodies: Budget::mebibytes(limits.body_memory_mib),
+        answers: Budget::mebibytes(limits.body_memory_mib),
         rate: Rate::new(limits.requests_per_minute, limits.burst, limits.max_callers),
         metrics: Arc::new(Metrics::new().unwrap()),
         limits,

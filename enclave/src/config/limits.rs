@@ -21,7 +21,7 @@ pub struct Limits {
     /// How long a caller may take to send one request body.
     pub body_timeout_s: u64,
     pub max_body_bytes: usize,
-    /// Memory for the bodies of all callers that are being received.
+    /// Memory for the bodies of all callers that are being received; as much again for embeddings they have not taken.
     pub body_memory_mib: usize,
     /// Sustained requests per minute of one caller.
     pub requests_per_minute: u32,

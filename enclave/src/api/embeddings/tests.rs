@@ -102,3 +102,21 @@ fn both_encodings_hold_the_same_numbers() {
         .unwrap();
     assert_eq!(bytes, [0, 0, 0x80, 0x3f, 0, 0, 0, 0xbf]);
 }
+
+#[test]
+fn answers_that_nobody_reads_fill_a_bounded_memory_and_give_it_back() {
+    let answers = Budget::mebibytes(1);
+    let embeddings = Embeddings {
+        vectors: vec![vec![0.062_5; 384]; 256],
+        prompt_tokens: 256,
+    };
+    let respond = || respond(&answers, "m", &embeddings, Encoding::Float);
+    let unread = respond().unwrap();
+    assert_eq!(unread.headers()["content-type"], "application/json");
+    assert_eq!(
+        respond().err().unwrap().named(),
+        (503, Some("overloaded"), None)
+    );
+    drop(unread);
+    drop(respond().unwrap());
+}
