@@ -110,16 +110,16 @@ impl Manifest {
             return Err(problem(format!("longer than {MAX_MANIFEST_BYTES} bytes")));
         }
         // Apart, so that a package of a later format is called that, whatever else is in it.
-        let Format { format } =
-            serde_json::from_slice(bytes).map_err(|error| problem(error.to_string()))?;
+        let Format { format } = serde_json::from_slice(bytes)
+            .map_err(|error| problem(printable(&error.to_string())))?;
         if format != FORMAT {
             return Err(Error::UnknownFormat {
-                found: format.chars().take(64).collect(),
+                found: printable(&format).chars().take(64).collect(),
                 known: FORMAT,
             });
         }
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| problem(error.to_string()))?;
+        let manifest: Self = serde_json::from_slice(bytes)
+            .map_err(|error| problem(printable(&error.to_string())))?;
         manifest.validate()?;
         Ok(manifest)
     }
@@ -170,6 +170,19 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// `text` without what a terminal would obey: an unsigned manifest's words reach the screen of whoever inspects it.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 fn problem(problem: String) -> Error {

@@ -132,3 +132,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_manifest_says_cannot_steer_a_terminal() {
+    for text in [
+        "{\"format\": \"\\u001b[2Jowned\"}".to_owned(),
+        format!("{{\"format\": \"{FORMAT}\", \"\\u001b[2Jowned\": 1}}"),
+    ] {
+        let error = Manifest::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(!error.contains('\u{1b}'), "{error:?}");
+        assert!(
+            error.contains("owned") || error.contains("missing"),
+            "{error:?}"
+        );
+    }
+}
