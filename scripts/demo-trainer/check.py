@@ -13,7 +13,7 @@ from corpus import Corpus
 from reference import Model
 
 # Questions as the corpus makes them, drawn anew: how well it learned what it was taught.
-TAUGHT = 100
+TAUGHT = 200
 
 
 def compare_golden(model, folder):
@@ -54,7 +54,7 @@ def main():
 
     started = time.monotonic()
     held = ask(model, corpus.held_out, options.verbose)
-    rng = random.Random(time.time_ns())
+    rng = random.Random(0)
     taught = []
     while len(taught) < TAUGHT:
         entry = corpus.draw(rng)
