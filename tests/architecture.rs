@@ -27,7 +27,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host", &["transport"]),
     ("gateway", &["attestation", "identity", "transport"]),
     ("kbs", &["attestation", "identity", "transport"]),
-    ("cli", &["attestation", "sealed-model"]),
+    ("image", &[]),
+    ("cli", &["attestation", "image", "sealed-model"]),
 ];
 
 /// The members that stand beside the product and may know everything.
@@ -132,8 +133,11 @@ fn every_member_is_explained_in_one_line() {
         let line = manifest
             .lines()
             .find(|l| {
-                l.trim_start()
-                    .starts_with(&format!("\"{}\",", package.name))
+                let path = l
+                    .trim_start()
+                    .strip_prefix('"')
+                    .and_then(|l| l.split('"').next());
+                path.is_some_and(|path| path.rsplit('/').next() == Some(package.name.as_str()))
             })
             .unwrap_or_else(|| panic!("{} is not a member", package.name));
         assert!(line.contains('#'), "{} has no comment", package.name);

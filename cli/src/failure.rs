@@ -11,6 +11,7 @@ pub(crate) struct Failure {
     error: Option<anyhow::Error>,
 }
 
+const DIFFERS: u8 = 1;
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 const BUG: u8 = 70;
@@ -66,6 +67,25 @@ impl Failure {
             format!("{}: ", path.display())
         };
         Self::new(code, anyhow::anyhow!("{prefix}{reason}{fix}"))
+    }
+
+    /// What was compared is not the same; the difference was printed.
+    pub(crate) fn differs() -> Self {
+        Self {
+            code: DIFFERS,
+            error: None,
+        }
+    }
+
+    /// What the library said about the enclave image `path`.
+    pub(crate) fn image(path: &Path, error: image::Error) -> Self {
+        match error {
+            image::Error::Io(error) => Self::io("read or write", path, error),
+            error => Self::new(
+                REFUSED,
+                anyhow::anyhow!("{}: refused: {:#}", path.display(), Chain(&error)),
+            ),
+        }
     }
 
     pub(crate) fn report(&self) -> ExitCode {

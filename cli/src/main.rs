@@ -1,9 +1,13 @@
-//! `cloister`: seal, inspect and unseal models, look at evidence.
+//! `cloister`: seal, inspect and unseal models, look at evidence, build and measure enclave images.
+mod build_eif;
+mod diff;
 mod failure;
 mod files;
 mod inspect;
 mod keygen;
+mod measure;
 mod output;
+mod policy_text;
 mod seal;
 mod unseal;
 mod verify;
@@ -15,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 /// Seal a model so that only attested enclaves can open it, and look at what was sealed or attested.
 ///
-/// Exit codes: 0 done, 64 usage or bad input, 69 something needed could not be read or written, 70 a bug, 77 refused.
+/// Exit codes: 0 done, 1 not the same (diff), 64 usage or bad input, 69 something needed could not be read or written, 70 a bug, 77 refused.
 #[derive(Parser)]
 #[command(name = "cloister", version, after_help = keygen::EXAMPLE)]
 struct Cloister {
@@ -30,6 +34,9 @@ enum Command {
     Inspect(inspect::Inspect),
     Unseal(unseal::Unseal),
     Verify(verify::Verify),
+    Measure(measure::Measure),
+    Diff(diff::Diff),
+    BuildEif(build_eif::BuildEif),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +48,9 @@ fn main() -> ExitCode {
         Ok(Command::Inspect(command)) => command.run(),
         Ok(Command::Unseal(command)) => command.run(),
         Ok(Command::Verify(command)) => command.run(now),
+        Ok(Command::Measure(command)) => command.run(),
+        Ok(Command::Diff(command)) => command.run(),
+        Ok(Command::BuildEif(command)) => command.run(),
         Err(usage) => failure::show_usage(&usage),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
