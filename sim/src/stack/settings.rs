@@ -156,6 +156,8 @@ fn enclave(
         },
         "broker": {"endpoint": layout.unix("egress-kbs.sock"), "spiffe_id": BROKER_ID},
         "authorization": {"policy": policy},
+        // One gateway speaks for everything on this machine; the default is meant for one of many callers.
+        "limits": {"requests_per_minute": 60_000, "burst": 6_000},
         "models": models,
     })
 }
