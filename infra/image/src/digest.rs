@@ -1,12 +1,16 @@
-//! SHA-384 values, written in lower-case hex.
+//! SHA-2 values, written in lower-case hex.
 
-use aws_lc_rs::digest::{self, Context, SHA384};
+use aws_lc_rs::digest::{self, Context, SHA256, SHA384};
 
 const LENGTH: usize = 48;
 
 /// The digest of some bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sha384Digest([u8; LENGTH]);
+
+/// The SHA-256 of a file in a ramdisk: what `sha256sum` prints for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sha256Digest([u8; 32]);
 
 /// The value of a platform configuration register.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,22 @@ impl Sha384Digest {
     }
 }
 
+impl Sha256Digest {
+    pub(crate) fn finish(context: Context) -> Self {
+        Self(bytes(&context.finish()))
+    }
+
+    /// Hashes `data`.
+    pub fn of(data: &[u8]) -> Self {
+        Self(bytes(&digest::digest(&SHA256, data)))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl Pcr {
     /// What a register holds after `data` was extended into it as the first thing: SHA-384(48 zero bytes || data).
     pub fn first(data: &[u8]) -> Self {
@@ -43,9 +63,9 @@ impl Pcr {
     }
 }
 
-/// `digest` is always one of SHA-384.
-fn bytes(digest: &digest::Digest) -> [u8; LENGTH] {
-    let mut out = [0; LENGTH];
+/// `N` is always the length of `digest`.
+fn bytes<const N: usize>(digest: &digest::Digest) -> [u8; N] {
+    let mut out = [0; N];
     out.copy_from_slice(digest.as_ref());
     out
 }
@@ -66,4 +86,5 @@ macro_rules! hex_text {
     };
 }
 hex_text!(Sha384Digest);
+hex_text!(Sha256Digest);
 hex_text!(Pcr);

@@ -24,17 +24,22 @@ mod header;
 mod image;
 mod measurements;
 mod metadata;
+mod ramdisk;
 mod section;
 mod signature;
 mod writer;
 
 pub use diff::{Change, changes};
-pub use digest::{Pcr, Sha384Digest};
+pub use digest::{Pcr, Sha256Digest, Sha384Digest};
 pub use error::{Error, Place, SignatureError};
 pub use header::Architecture;
 pub use image::{Content, Image};
 pub use measurements::{Measurements, instance_pcr, role_pcr};
 pub use metadata::{BuildInfo, Metadata};
+pub use ramdisk::{
+    ArchiveError, Compression, Entry, EntryKind, Lister, Listing, PathError, RamdiskError,
+    RamdiskWriter, Remark, Stop,
+};
 pub use section::{Kind, MAX_IMAGE};
 pub use signature::{Signature, sign};
 pub use writer::{Recipe, Source, write};

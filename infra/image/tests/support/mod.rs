@@ -9,6 +9,8 @@
     reason = "a test that cannot set up its world should stop"
 )]
 
+pub(crate) mod newc;
+
 use std::io::Cursor;
 
 use image::{Architecture, BuildInfo, Error, Image, Metadata, Recipe, Source, write};
