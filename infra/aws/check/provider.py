@@ -26,13 +26,13 @@ SERVICE = "tfplugin6.Provider"
 ADDRESS = "registry.terraform.io/hashicorp/aws"
 NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 PROVIDER = {"region": "string", "profile": "string", "allowed_account_ids": ["set", "string"]}
-# Data sources whose values the configuration needs to go on planning; the test account and region are Amazon's documentation ones.
+# Data sources whose values the configuration needs to go on planning; account and region as in Amazon's documentation, the instance type m7i.2xlarge.
 KNOWN = {
     "aws_caller_identity": {"account_id": "111122223333", "arn": "arn:aws:iam::111122223333:user/test", "user_id": "test"},
     "aws_partition": {"partition": "aws", "dns_suffix": "amazonaws.com"},
     "aws_region": {"region": "eu-central-1", "name": "eu-central-1"},
     "aws_ssm_parameter": {"value": "ami-0123456789abcdef0", "insecure_value": "ami-0123456789abcdef0"},
-    "aws_ec2_instance_type": {"default_vcpus": 8, "memory_size": 16384, "default_threads_per_core": 2, "supported_architectures": ["x86_64"],
+    "aws_ec2_instance_type": {"default_vcpus": 8, "memory_size": 32768, "default_threads_per_core": 2, "supported_architectures": ["x86_64"],
                               "nitro_enclaves_support": "supported"},
 }
 

@@ -358,7 +358,7 @@ class Settings(unittest.TestCase):
             ({"callers": ["0.0.0.0/0"]}, "not the whole internet"),
             ({"enclave_cpu_count": 3}, "an even number"),
             ({"enclave_cpu_count": 8}, "leave 2 vCPUs"),
-            ({"enclave_memory_mib": 15360}, "leave 2 GiB"),
+            ({"enclave_memory_mib": 31744}, "leave 2 GiB"),
             ({"enclave_memory_mib": 1000}, "multiple of 1024"),
             ({"fleet": {"min": 3, "max": 2}}, "1 <= min <= max"),
             ({"ami_id": "al2023"}, "ami- and hex digits"),
