@@ -17,6 +17,7 @@ pub struct Change {
 
 const BOOTSTRAP: &[u8] = &[0, 1];
 const APPLICATION: &[u8] = &[0, 2];
+const EVERYTHING: &[u8] = &[0, 1, 2];
 const CERTIFICATE: &[u8] = &[8];
 const NONE: &[u8] = &[];
 const ABSENT: &str = "absent";
@@ -42,29 +43,14 @@ pub fn changes(before: &Image, after: &Image) -> Vec<Change> {
         after.default_processors,
         NONE,
     );
-    list.add(
-        "kernel",
-        show(Some(&before.kernel)),
-        show(Some(&after.kernel)),
-        BOOTSTRAP,
-    );
+    list.add("kernel", kernel(before), kernel(after), BOOTSTRAP);
     list.add(
         "command line",
         format!("{:?}", before.command_line),
         format!("{:?}", after.command_line),
         BOOTSTRAP,
     );
-    for index in 0..before.ramdisks.len().max(after.ramdisks.len()) {
-        list.add(
-            &format!("ramdisk {}", index + 1),
-            show(before.ramdisks.get(index)),
-            show(after.ramdisks.get(index)),
-            match index {
-                0 => BOOTSTRAP,
-                _ => APPLICATION,
-            },
-        );
-    }
+    list.ramdisks(before, after);
     list.metadata(before, after);
     list.signature(before, after);
     list.0
@@ -88,6 +74,31 @@ impl Changes {
                 after,
                 registers,
             });
+        }
+    }
+
+    /// The same ramdisks in another order are one change.
+    fn ramdisks(&mut self, before: &Image, after: &Image) {
+        let (old, new) = (&before.ramdisks, &after.ramdisks);
+        if let Some(order) = moved(old, new) {
+            let registers = match (
+                old.first() == new.first(),
+                old.iter().skip(1).eq(new.iter().skip(1)),
+            ) {
+                (true, _) => APPLICATION,
+                (false, true) => BOOTSTRAP,
+                (false, false) => EVERYTHING,
+            };
+            let first = (1..=old.len()).map(|n| n.to_string()).collect::<Vec<_>>();
+            return self.add("order of ramdisks", first.join(" "), order, registers);
+        }
+        for index in 0..old.len().max(new.len()) {
+            self.add(
+                &format!("ramdisk {}", index + 1),
+                show(old.get(index)),
+                show(new.get(index)),
+                ramdisk_registers(index),
+            );
         }
     }
 
@@ -126,6 +137,38 @@ impl Changes {
             None => ABSENT.to_owned(),
         };
         self.add("signature", bytes(before), bytes(after), NONE);
+    }
+}
+
+/// The registers that a ramdisk counts into, by its position from 0.
+pub fn ramdisk_registers(index: usize) -> &'static [u8] {
+    match index {
+        0 => BOOTSTRAP,
+        _ => APPLICATION,
+    }
+}
+
+/// Where the ramdisks of `new` were in `old`, as `2 1`; none where they are not the same in another order.
+fn moved(old: &[Content], new: &[Content]) -> Option<String> {
+    if old == new || old.len() != new.len() {
+        return None;
+    }
+    let mut left: Vec<_> = old.iter().map(Some).collect();
+    let mut order = Vec::new();
+    for content in new {
+        let at = left.iter().position(|other| *other == Some(content))?;
+        // Each one stands for one.
+        left.get_mut(at)?.take();
+        order.push((at + 1).to_string());
+    }
+    Some(order.join(" "))
+}
+
+fn kernel(image: &Image) -> String {
+    let content = show(Some(&image.kernel));
+    match &image.kernel_version {
+        Some(version) => format!("{version}, {content}"),
+        None => content,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The reader.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 
 use aws_lc_rs::digest::{Context, SHA384};
 
@@ -8,13 +8,12 @@ use crate::command_line;
 use crate::digest::Sha384Digest;
 use crate::error::{Error, Place};
 use crate::header::{self, Architecture, Header, take};
+use crate::kernel;
 use crate::measurements::{Measurements, Measuring};
 use crate::metadata::Metadata;
+use crate::ramdisk::{Lister, Listing};
 use crate::section::{self, Kind};
 use crate::signature::Signature;
-
-/// Sections pass through a buffer of this size.
-const CHUNK: usize = 64 << 10;
 
 /// An image that was read whole and holds together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +30,8 @@ pub struct Image {
     pub size: u64,
     /// The kernel.
     pub kernel: Content,
+    /// What a bzImage says of its version and its build, at most 512 bytes; escaped. Other kernels say nothing.
+    pub kernel_version: Option<String>,
     /// What the kernel is started with. May have control characters in it; escape before printing.
     pub command_line: String,
     /// In the order in which the kernel sees them.
@@ -54,11 +55,25 @@ pub struct Content {
 
 impl Image {
     /// Reads to the end of `reader`, which may come from anywhere. Takes some 64 KiB of memory and at most the limits of the small
-    /// sections (1.1 MiB), whatever the file claims; never reads more than [`MAX_IMAGE`](crate::MAX_IMAGE).
+    /// sections and of the kernel's start (1.1 MiB), whatever the file claims; never reads more than [`MAX_IMAGE`](crate::MAX_IMAGE).
     ///
     /// # Errors
     /// The first thing that does not hold, in the order of the file; then checksum and signature.
     pub fn read(reader: impl Read) -> Result<Self, Error> {
+        Self::parse(reader, None).map(|(image, _)| image)
+    }
+
+    /// As [`read`](Self::read), and lists the files of each ramdisk, of which those of at most `keep` bytes are kept. Takes as much
+    /// memory beside that as [`Lister::ramdisk`] says. What cannot be listed is no error.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn read_with_files(reader: impl Read, keep: u32) -> Result<(Self, Vec<Listing>), Error> {
+        Self::parse(reader, Some(Lister::new(keep)))
+    }
+
+    fn parse(reader: impl Read, mut lister: Option<Lister>) -> Result<(Self, Vec<Listing>), Error> {
+        let mut listings = Vec::new();
         let mut input = Input {
             reader,
             checksum: crc32fast::Hasher::new(),
@@ -77,9 +92,17 @@ impl Image {
             found.expect(index, kind)?;
             kind.check_size(size)?;
             match kind {
-                Kind::Kernel | Kind::Ramdisk => {
-                    let sha384 = input.stream(kind, size, &mut measuring)?;
-                    found.content(kind, Content { size, sha384 });
+                Kind::Kernel => {
+                    let mut section = input.section(kind, size, &mut measuring);
+                    found.kernel_version = kernel::version(&section.start(kernel::START)?);
+                    found.kernel = Some(section.finish()?);
+                }
+                Kind::Ramdisk => {
+                    let mut section = input.section(kind, size, &mut measuring);
+                    if let Some(lister) = &mut lister {
+                        listings.push(lister.ramdisk(&mut section)?);
+                    }
+                    found.ramdisks.push(section.finish()?);
                 }
                 Kind::CommandLine | Kind::Signature | Kind::Metadata => {
                     let content = input.small(kind, size)?;
@@ -97,7 +120,8 @@ impl Image {
                 actual,
             });
         }
-        found.image(&header, measuring.finish())
+        let image = found.image(&header, measuring.finish())?;
+        Ok((image, listings))
     }
 }
 
@@ -105,6 +129,7 @@ impl Image {
 #[derive(Default)]
 struct Found {
     kernel: Option<Content>,
+    kernel_version: Option<String>,
     command_line: Option<Vec<u8>>,
     ramdisks: Vec<Content>,
     metadata: Option<Vec<u8>>,
@@ -139,13 +164,6 @@ impl Found {
         Ok(())
     }
 
-    fn content(&mut self, kind: Kind, content: Content) {
-        match kind {
-            Kind::Kernel => self.kernel = Some(content),
-            _ => self.ramdisks.push(content),
-        }
-    }
-
     fn small(&mut self, kind: Kind, content: Vec<u8>) {
         match kind {
             Kind::CommandLine => self.command_line = Some(content),
@@ -172,6 +190,7 @@ impl Found {
             checksum: header.checksum,
             size: header.image_size(),
             kernel,
+            kernel_version: self.kernel_version,
             command_line: command_line::check(&command_line)?.to_owned(),
             ramdisks: self.ramdisks,
             metadata: self
@@ -219,25 +238,20 @@ impl<R: Read> Input<R> {
         Ok(kind)
     }
 
-    fn stream(
-        &mut self,
+    fn section<'a>(
+        &'a mut self,
         kind: Kind,
         size: u64,
-        measuring: &mut Measuring,
-    ) -> Result<Sha384Digest, Error> {
-        let mut context = Context::new(&SHA384);
-        let mut buffer = vec![0; CHUNK];
-        let mut left = size;
-        while left > 0 {
-            let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            let part = buffer.get_mut(..length).unwrap_or_default();
-            fill(&mut self.reader, part, Place::Section(kind))?;
-            self.checksum.update(part);
-            context.update(part);
-            measuring.update(kind, part);
-            left -= length as u64;
+        measuring: &'a mut Measuring,
+    ) -> Section<'a, R> {
+        Section {
+            input: self,
+            measuring,
+            context: Context::new(&SHA384),
+            kind,
+            size,
+            left: size,
         }
-        Ok(Sha384Digest::finish(context))
     }
 
     /// `size` is within the limit of `kind`.
@@ -257,6 +271,50 @@ impl<R: Read> Input<R> {
             Err(Error::Truncated(_)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// A large section. Everything that is read of it is measured; in the end it was read whole.
+struct Section<'a, R> {
+    input: &'a mut Input<R>,
+    measuring: &'a mut Measuring,
+    context: Context,
+    kind: Kind,
+    size: u64,
+    left: u64,
+}
+
+impl<R: Read> Section<'_, R> {
+    /// Its first bytes; fewer where it ends before.
+    fn start(&mut self, length: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.take(length).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn finish(mut self) -> Result<Content, Error> {
+        io::copy(&mut self, &mut io::sink())?;
+        if self.left > 0 {
+            return Err(Error::Truncated(Place::Section(self.kind)));
+        }
+        let sha384 = Sha384Digest::finish(self.context);
+        let size = self.size;
+        Ok(Content { size, sha384 })
+    }
+}
+
+/// Where the file ends too early, the section ends; [`Section::finish`] says so.
+impl<R: Read> Read for Section<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let part = buffer.get_mut(..length).unwrap_or_default();
+        let read = self.input.reader.read(part)?;
+        let part = part.get(..read).unwrap_or_default();
+        self.input.checksum.update(part);
+        self.context.update(part);
+        self.measuring.update(self.kind, part);
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
     }
 }
 

@@ -14,14 +14,18 @@
 //! so no byte of a file escapes both the checksum and the list of sections. It streams, and holds no large section in memory.
 //! [`write()`] makes the same bytes from the same inputs, those of the official builder.
 //!
+//! Inside the ramdisk sections are archives: [`RamdiskWriter`] makes them, [`Lister`] and [`Image::read_with_files`] list them.
+//!
 //! The checksum protects from accidents only. Who built an image is told by its measurements, and by [`Signature`].
 
 mod command_line;
 mod diff;
 mod digest;
 mod error;
+mod file_diff;
 mod header;
 mod image;
+mod kernel;
 mod measurements;
 mod metadata;
 mod ramdisk;
@@ -29,9 +33,10 @@ mod section;
 mod signature;
 mod writer;
 
-pub use diff::{Change, changes};
+pub use diff::{Change, changes, ramdisk_registers};
 pub use digest::{Pcr, Sha256Digest, Sha384Digest};
 pub use error::{Error, Place, SignatureError};
+pub use file_diff::{FileChange, file_changes};
 pub use header::Architecture;
 pub use image::{Content, Image};
 pub use measurements::{Measurements, instance_pcr, role_pcr};

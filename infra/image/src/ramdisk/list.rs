@@ -15,7 +15,7 @@ use crate::ramdisk::tree::Tree;
 const CHUNK: usize = 64 << 10;
 
 /// What is in a ramdisk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// In their order, which is that in which the kernel makes them.
     pub entries: Vec<Entry>,
@@ -36,7 +36,7 @@ pub enum Stop {
         /// Where it begins, counted over all ramdisks.
         at: u64,
     },
-    /// Something that no kernel unpacks whole, or that nobody should pack.
+    /// Something that no kernel unpacks whole, or that nobody should pack. Nothing of the archive that has it is listed.
     Refused(ArchiveError),
     /// An earlier ramdisk ended the list.
     Before,
@@ -52,7 +52,7 @@ impl std::fmt::Display for Stop {
                  not at a multiple of four"
             ),
             Self::Refused(error) => {
-                write!(f, "not listed from here: {error}")?;
+                write!(f, "not listed: {error}")?;
                 match std::error::Error::source(error) {
                     Some(cause) => write!(f, ": {cause}"),
                     None => Ok(()),
@@ -96,9 +96,8 @@ impl Lister {
     pub fn ramdisk(&mut self, reader: impl Read) -> io::Result<Listing> {
         self.ramdisks += 1;
         let mut listing = Listing {
-            entries: Vec::new(),
-            remarks: Vec::new(),
             stopped: self.over.then_some(Stop::Before),
+            ..Listing::default()
         };
         let tracked = Tracked {
             reader,
@@ -121,10 +120,13 @@ impl Lister {
             Some(_) => self.over = true,
         }
         let mut tracked = stream.into_reader().into_inner();
+        if tracked.failed.is_none() {
+            // What fails here is remembered, too.
+            drop(io::copy(&mut tracked, &mut io::sink()));
+        }
         if let Some(error) = tracked.failed {
             return Err(error);
         }
-        io::copy(&mut tracked, &mut io::sink())?;
         self.offset = self.offset.saturating_add(tracked.count);
         Ok(listing)
     }

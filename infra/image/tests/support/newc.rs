@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use image::{Lister, Listing};
 
 /// An entry as it is in the archive, right unless a test changes it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Raw {
     pub(crate) magic: &'static str,
     /// Inode, mode, uid, gid, links, mtime, size, device (2), device that it is (2), name size, checksum.
