@@ -9,6 +9,8 @@ mod measure;
 mod output;
 mod policy_text;
 mod seal;
+mod spire_entries;
+mod spire_preflight;
 mod unseal;
 mod verify;
 
@@ -37,6 +39,7 @@ enum Command {
     Measure(measure::Measure),
     Diff(diff::Diff),
     BuildEif(build_eif::BuildEif),
+    SpirePreflight(spire_preflight::SpirePreflight),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Ok(Command::Measure(command)) => command.run(),
         Ok(Command::Diff(command)) => command.run(),
         Ok(Command::BuildEif(command)) => command.run(),
+        Ok(Command::SpirePreflight(command)) => command.run(),
         Err(usage) => failure::show_usage(&usage),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
