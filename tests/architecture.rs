@@ -28,6 +28,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gateway", &["attestation", "identity", "transport"]),
     ("kbs", &["attestation", "identity", "transport"]),
     ("image", &[]),
+    // The keys that sign manifests also sign images; it sees no model.
+    ("supply-chain", &["sealed-model"]),
     ("cli", &["attestation", "image", "sealed-model"]),
 ];
 

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -49,6 +50,17 @@ impl PublisherKey {
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.point)
             .is_ok_and(|key| key.verify_sig(message, signature).is_ok())
+    }
+
+    /// Whether this key signed the message that has this digest. Only a digest that the caller computed itself means anything.
+    pub fn verify_digest(&self, digest: &Sha256Digest, signature: &[u8]) -> bool {
+        let (Ok(digest), Ok(key)) = (
+            Digest::import_less_safe(digest.as_bytes(), &SHA256),
+            ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.point),
+        ) else {
+            return false;
+        };
+        key.verify_digest_sig(&digest, signature).is_ok()
     }
 
     fn from_point(point: &[u8]) -> Option<Self> {
@@ -113,6 +125,17 @@ impl SigningKey {
             .map(|signature| signature.as_ref().to_vec())
             .map_err(|Unspecified| Error::Internal("an ECDSA signature could not be made"))
     }
+
+    /// A signature, in DER, of the message that has this digest: for what is too large to be held in memory.
+    ///
+    /// One key signs several kinds of messages, so each kind has to begin with what no other can begin with (DSSE's `DSSEv1 `
+    /// and type). That rule is the caller's, who knows the message.
+    pub fn sign_digest(&self, digest: &Sha256Digest) -> Result<Vec<u8>, Error> {
+        Digest::import_less_safe(digest.as_bytes(), &SHA256)
+            .and_then(|digest| self.0.sign_digest(&digest))
+            .map(|signature| signature.as_ref().to_vec())
+            .map_err(|Unspecified| Error::Internal("an ECDSA signature could not be made"))
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +163,18 @@ mod tests {
         assert!(!key.public().unwrap().verify(b"massage", &signature));
         let other = SigningKey::generate().unwrap();
         assert!(!other.public().unwrap().verify(b"message", &signature));
+    }
+
+    #[test]
+    fn a_digest_and_its_message_are_signed_alike() {
+        let key = SigningKey::generate().unwrap();
+        let public = key.public().unwrap();
+        let (digest, other) = (Sha256Digest::of(b"message"), Sha256Digest::of(b"massage"));
+        assert!(public.verify(b"message", &key.sign_digest(&digest).unwrap()));
+        let signature = key.sign(b"message").unwrap();
+        assert!(public.verify_digest(&digest, &signature));
+        assert!(!public.verify_digest(&other, &signature));
+        assert!(!public.verify_digest(&digest, &signature[1..]));
     }
 
     #[test]
