@@ -10,6 +10,7 @@
 //! # Layout
 //! - `evidence`, `digest`, `pcr`, `binding`: the nouns both sides exchange.
 //! - `attester`, `nsm`: who makes evidence; the Nitro Secure Module is the only shipped platform.
+//! - `runtime_measurement`: what the enclave says of itself in a register of its own.
 //! - `verifier`: the numbered steps. `document` and `cbor` do step 1, `chain` and `anchor` step 2,
 //!   `reference_values` step 7.
 #![warn(missing_docs)]
@@ -26,6 +27,7 @@ mod evidence;
 mod nsm;
 mod pcr;
 mod reference_values;
+mod runtime_measurement;
 mod verifier;
 
 pub use anchor::{AnchorError, TrustAnchor};
@@ -38,4 +40,5 @@ pub use evidence::{Evidence, Nonce, ParseNonceError};
 pub use nsm::NsmAttester;
 pub use pcr::{Pcr, Pcrs};
 pub use reference_values::{ReferenceValues, ReferenceValuesError};
+pub use runtime_measurement::{RUNTIME_PCR, runtime_measurement};
 pub use verifier::{Appraisal, CLOCK_LEEWAY, Claims, Expected, Verifier};

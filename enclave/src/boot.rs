@@ -14,7 +14,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use attestation::{
-    AttestationRequest, Attester, BootId, ModelIdentity, Sha256Digest, Sha384Digest,
+    AttestationRequest, Attester, BootId, ModelIdentity, RUNTIME_PCR, Sha256Digest,
+    runtime_measurement,
 };
 use engine::{Engine, EngineOptions};
 use identity::{Clock as IdentityClock, Credentials};
@@ -35,11 +36,6 @@ use crate::{Clock, Error, Platform};
 
 #[cfg(test)]
 mod tests;
-
-/// Not part of any image's reference values (AWS leaves PCR 16 and above to the application), so what is served can be
-/// read from evidence without changing what an image measures.
-const RUNTIME_PCR: u8 = 16;
-const RUNTIME_LABEL: &[u8] = b"cloister runtime measurement v1\0";
 
 /// Everything that must be in place before anything listens.
 pub(crate) struct Booted {
@@ -102,7 +98,9 @@ pub(crate) async fn boot(mut config: Config, platform: &Platform) -> Result<Boot
 
     // 8. Runtime measurement.
     let begun = Instant::now();
-    let data = runtime_measurement(config.digest, &models.identities());
+    let identities = models.identities();
+    let manifests = identities.iter().map(|model| model.manifest_sha256);
+    let data = runtime_measurement(config.digest, manifests);
     let pcr = with_attester(platform, move |attester| {
         attester
             .extend_and_lock(RUNTIME_PCR, data.as_bytes())
@@ -284,17 +282,6 @@ fn self_check(attester: &dyn Attester, spki: &[u8]) -> Result<(), Error> {
     };
     attester.attest(&request).map_err(Error::Platform)?;
     Ok(())
-}
-
-/// What PCR 16 is extended with: SHA-384 over a label, the configuration's digest and the manifests' digests in the
-/// order of the configuration.
-fn runtime_measurement(config: Sha256Digest, models: &[ModelIdentity]) -> Sha384Digest {
-    let mut text = RUNTIME_LABEL.to_vec();
-    text.extend_from_slice(config.as_bytes());
-    for model in models {
-        text.extend_from_slice(model.manifest_sha256.as_bytes());
-    }
-    Sha384Digest::of(&text)
 }
 
 /// Runs a blocking call of the platform where blocking is allowed.
