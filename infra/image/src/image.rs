@@ -1,18 +1,17 @@
 //! The reader.
 
-use std::io::{self, ErrorKind, Read};
-
-use aws_lc_rs::digest::{Context, SHA384};
+use std::io::Read;
 
 use crate::command_line;
 use crate::digest::Sha384Digest;
-use crate::error::{Error, Place};
-use crate::header::{self, Architecture, Header, take};
+use crate::error::Error;
+use crate::header::{Architecture, Header};
+use crate::input::Input;
 use crate::kernel;
 use crate::measurements::{Measurements, Measuring};
 use crate::metadata::Metadata;
 use crate::ramdisk::{Lister, Listing};
-use crate::section::{self, Kind};
+use crate::section::Kind;
 use crate::signature::Signature;
 
 /// An image that was read whole and holds together.
@@ -74,17 +73,8 @@ impl Image {
 
     fn parse(reader: impl Read, mut lister: Option<Lister>) -> Result<(Self, Vec<Listing>), Error> {
         let mut listings = Vec::new();
-        let mut input = Input {
-            reader,
-            checksum: crc32fast::Hasher::new(),
-        };
-        let mut bytes = [0; header::LENGTH];
-        fill(&mut input.reader, &mut bytes, Place::Header)?;
-        let header = Header::parse(&bytes)?;
-        input
-            .checksum
-            .update(bytes.get(..header::CHECKSUM_AT).unwrap_or_default());
-
+        let mut input = Input::new(reader);
+        let header = input.header()?;
         let mut found = Found::default();
         let mut measuring = Measuring::new();
         for (index, &size) in header.sizes.iter().enumerate() {
@@ -112,8 +102,7 @@ impl Image {
             }
             measuring.end(kind);
         }
-        input.end()?;
-        let actual = input.checksum.finalize();
+        let actual = input.end()?;
         if actual != header.checksum {
             return Err(Error::Checksum {
                 expected: header.checksum,
@@ -201,128 +190,4 @@ impl Found {
             measurements,
         })
     }
-}
-
-struct Input<R> {
-    reader: R,
-    checksum: crc32fast::Hasher,
-}
-
-impl<R: Read> Input<R> {
-    fn section_header(&mut self, index: usize, table: u64) -> Result<Kind, Error> {
-        let place = Place::SectionHeader(index);
-        let mut bytes = [0; section::HEADER];
-        fill(&mut self.reader, &mut bytes, place)?;
-        self.checksum.update(&bytes);
-        let mut rest = &bytes[..];
-        let code = u16::from_be_bytes(take(&mut rest)?);
-        let flags = u16::from_be_bytes(take(&mut rest)?);
-        let section = u64::from_be_bytes(take(&mut rest)?);
-        let kind = Kind::from_code(code).ok_or(Error::UnknownSection {
-            index,
-            actual: code,
-        })?;
-        if flags != 0 {
-            return Err(Error::Flags {
-                place,
-                actual: flags,
-            });
-        }
-        if section != table {
-            return Err(Error::SizeMismatch {
-                index,
-                table,
-                section,
-            });
-        }
-        Ok(kind)
-    }
-
-    fn section<'a>(
-        &'a mut self,
-        kind: Kind,
-        size: u64,
-        measuring: &'a mut Measuring,
-    ) -> Section<'a, R> {
-        Section {
-            input: self,
-            measuring,
-            context: Context::new(&SHA384),
-            kind,
-            size,
-            left: size,
-        }
-    }
-
-    /// `size` is within the limit of `kind`.
-    fn small(&mut self, kind: Kind, size: u64) -> Result<Vec<u8>, Error> {
-        let mut content = Vec::new();
-        let read = (&mut self.reader).take(size).read_to_end(&mut content)?;
-        if read as u64 != size {
-            return Err(Error::Truncated(Place::Section(kind)));
-        }
-        self.checksum.update(&content);
-        Ok(content)
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        match fill(&mut self.reader, &mut [0], Place::Image) {
-            Ok(()) => Err(Error::TrailingBytes),
-            Err(Error::Truncated(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// A large section. Everything that is read of it is measured; in the end it was read whole.
-struct Section<'a, R> {
-    input: &'a mut Input<R>,
-    measuring: &'a mut Measuring,
-    context: Context,
-    kind: Kind,
-    size: u64,
-    left: u64,
-}
-
-impl<R: Read> Section<'_, R> {
-    /// Its first bytes; fewer where it ends before.
-    fn start(&mut self, length: u64) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        self.take(length).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn finish(mut self) -> Result<Content, Error> {
-        io::copy(&mut self, &mut io::sink())?;
-        if self.left > 0 {
-            return Err(Error::Truncated(Place::Section(self.kind)));
-        }
-        let sha384 = Sha384Digest::finish(self.context);
-        let size = self.size;
-        Ok(Content { size, sha384 })
-    }
-}
-
-/// Where the file ends too early, the section ends; [`Section::finish`] says so.
-impl<R: Read> Read for Section<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let part = buffer.get_mut(..length).unwrap_or_default();
-        let read = self.input.reader.read(part)?;
-        let part = part.get(..read).unwrap_or_default();
-        self.input.checksum.update(part);
-        self.context.update(part);
-        self.measuring.update(self.kind, part);
-        self.left = self.left.saturating_sub(read as u64);
-        Ok(read)
-    }
-}
-
-fn fill(reader: &mut impl Read, buffer: &mut [u8], place: Place) -> Result<(), Error> {
-    reader
-        .read_exact(buffer)
-        .map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => Error::Truncated(place),
-            _ => Error::Io(error),
-        })
 }

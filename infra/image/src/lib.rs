@@ -25,6 +25,7 @@ mod error;
 mod file_diff;
 mod header;
 mod image;
+mod input;
 mod kernel;
 mod measurements;
 mod metadata;
