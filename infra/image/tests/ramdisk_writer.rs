@@ -185,22 +185,25 @@ fn a_failing_output_is_an_error() {
     assert!(matches!(error, RamdiskError::Io(_)), "{error}");
 }
 
-/// Whether a program is there. In CI it has to be.
-fn tool(name: &str) -> bool {
-    let found = Command::new(name)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok();
-    assert!(
-        found || std::env::var_os("CI").is_none(),
-        "{name} is not installed, and CI checks with it"
-    );
-    if !found {
+/// A program that scripts/dev-tools brought, or else the machine's own. In CI there has to be a cpio.
+fn tool(name: &str) -> Option<Command> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/bin");
+    let program = [tools.join(name), name.into()].into_iter().find(|program| {
+        Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    });
+    if program.is_none() {
+        assert!(
+            name != "cpio" || std::env::var_os("CI").is_none(),
+            "cpio is not installed, and CI checks with it: run scripts/dev-tools"
+        );
         say(&format!("skipped: {name} is not installed"));
     }
-    found
+    program.map(Command::new)
 }
 
 fn say(line: &str) {
@@ -258,9 +261,9 @@ fn files(root: &Path) {
 
 #[test]
 fn the_bytes_are_those_of_gnu_cpio() {
-    if !tool("cpio") {
+    let Some(mut cpio) = tool("cpio") else {
         return;
-    }
+    };
     let root = tempfile::tempdir().unwrap();
     files(root.path());
     if fs::metadata(root.path().join("app")).unwrap().nlink() != 2 {
@@ -269,8 +272,7 @@ fn the_bytes_are_those_of_gnu_cpio() {
     }
     let names = "app\napp/enclave\napp/empty\napp/link\ndev\ninit\n";
     let theirs = piped(
-        Command::new("cpio")
-            .args(["-o", "-H", "newc", "--reproducible", "-R", "+0:+0"])
+        cpio.args(["-o", "-H", "newc", "--reproducible", "-R", "+0:+0"])
             .current_dir(root.path()),
         names.as_bytes(),
     );
@@ -297,15 +299,15 @@ fn other_programs_read_the_archive() {
         "dev/console",
     ];
     for (name, arguments) in [("cpio", ["-t", "--quiet"]), ("bsdtar", ["-t", "-f-"])] {
-        if !tool(name) {
+        let Some(mut program) = tool(name) else {
             continue;
-        }
-        let list = piped(Command::new(name).args(arguments), &bytes);
+        };
+        let list = piped(program.args(arguments), &bytes);
         let list = String::from_utf8(list).unwrap();
         assert_eq!(list.lines().collect::<Vec<_>>(), names, "{name}");
     }
-    if tool("cpio") {
-        let long = piped(Command::new("cpio").args(["-tvn", "--quiet"]), &bytes);
+    if let Some(mut cpio) = tool("cpio") {
+        let long = piped(cpio.args(["-tvn", "--quiet"]), &bytes);
         let long = String::from_utf8(long).unwrap();
         let line = |name: &str| {
             let line = long.lines().find(|line| line.contains(name)).unwrap();
@@ -324,11 +326,8 @@ fn other_programs_read_the_archive() {
         assert!(long.contains("app/link -> enclave"), "{long}");
     }
     // What was packed is what is unpacked.
-    if tool("bsdtar") {
-        let content = piped(
-            Command::new("bsdtar").args(["-xOf-", "app/enclave"]),
-            &bytes,
-        );
+    if let Some(mut bsdtar) = tool("bsdtar") {
+        let content = piped(bsdtar.args(["-xOf-", "app/enclave"]), &bytes);
         assert_eq!(content, b"hello");
     }
 }
