@@ -22,6 +22,9 @@ pub struct Config {
     pub egress: Vec<EgressConfig>,
     /// Sealed-model files for the enclave.
     pub models: Option<ModelsConfig>,
+    /// What the enclave says while it boots.
+    #[serde(default)]
+    pub boot: BootConfig,
     /// Limits of the process.
     #[serde(default)]
     pub limits: Limits,
@@ -48,7 +51,7 @@ pub struct EgressConfig {
     pub class: String,
     /// Where the enclave connects.
     pub listen: Endpoint,
-    /// `host:port`; nothing that arrives on `listen` can lead elsewhere.
+    /// `host:port`, or another endpoint than TCP; nothing that arrives on `listen` can lead elsewhere.
     pub target: String,
     /// Defaults: 16 connections, 60 s idle, 600 s in all.
     #[serde(default = "egress_limits")]
@@ -66,6 +69,16 @@ pub struct ModelsConfig {
     /// Connections at a time.
     #[serde(default = "model_connections")]
     pub max_connections: usize,
+}
+
+/// `[boot]`: outside debug mode nobody can read an enclave's console, so its first process says here how far it is.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Where its heartbeat arrives (vsock port 9000). `nitro-cli` answers it on AWS; elsewhere this process does.
+    pub heartbeat: Option<Endpoint>,
+    /// Where its log lines arrive (vsock port 9001); they are passed on into this process's log.
+    pub console: Option<Endpoint>,
 }
 
 /// Limits of one class of relayed connections.
@@ -161,6 +174,21 @@ pub enum ConfigError {
         problem: String,
     },
 }
+
+impl EgressConfig {
+    /// The target as an endpoint; a plain `host:port` is TCP.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
+        let full = match self.target.contains("://") {
+            true => self.target.clone(),
+            false => format!("tcp://{}", self.target),
+        };
+        full.parse()
+            .map_err(|_reason| format!("{:?} is no target; {TARGET}", self.target))
+    }
+}
+
+/// What a target looks like.
+const TARGET: &str = "write host:port, or a vsock://, hvsock:// or unix:// endpoint";
 
 impl Config {
     /// Reads and checks a configuration file.

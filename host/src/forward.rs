@@ -1,14 +1,11 @@
 use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use transport::{AcceptBackoff, Endpoint, Listener};
+use transport::{Endpoint, Listener, Stream};
 
+use crate::accept::{Class, accept};
 use crate::config::TrafficLimits;
 use crate::meters::{Ended, ForwardMeters};
 use crate::pipe::pipe;
@@ -34,69 +31,25 @@ impl Forward {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let forward = Arc::new(self);
-        let slots = Arc::new(Semaphore::new(forward.limits.max_connections));
-        let mut connections = JoinSet::new();
-        let mut backoff = AcceptBackoff::default();
-        let mut shutdown = pin!(shutdown);
-
-        let outcome = loop {
-            let accepted = tokio::select! {
-                biased;
-                () = &mut shutdown => break Ok(()),
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let caller = match accepted {
-                Ok(caller) => {
-                    backoff.succeeded();
-                    caller
-                }
-                Err(e) => {
-                    let Some(rest) = backoff.failed(&e) else {
-                        break Err(e);
-                    };
-                    tracing::warn!(class = forward.class, error = %e, "accept failed");
-                    tokio::select! {
-                        () = &mut shutdown => break Ok(()),
-                        () = sleep(rest) => continue,
-                    }
-                }
-            };
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                forward.meters.ended(Ended::Refused);
-                tracing::debug!(class = forward.class, "connection limit reached, closing");
-                continue;
-            };
-            let forward = Arc::clone(&forward);
-            connections.spawn(async move {
-                let mut open = Open::new(&forward.meters);
-                match forward.target.connect().await {
-                    Ok(target) => {
-                        open.ended = pipe(caller, target, forward.limits, &forward.meters).await;
-                    }
-                    Err(e) => {
-                        tracing::warn!(class = forward.class, error = %e, "target unreachable");
-                        open.ended = Ended::Unreachable;
-                    }
-                }
-                drop(slot);
-            });
+        let class = Class {
+            name: &forward.class,
+            max_connections: forward.limits.max_connections,
+            drain: forward.drain,
         };
+        let refused = || forward.meters.ended(Ended::Refused);
+        let serve = |caller| Arc::clone(&forward).carry(caller);
+        accept(listener, class, shutdown, refused, serve).await
+    }
 
-        drop(listener);
-        let drained = timeout(forward.drain, async {
-            while connections.join_next().await.is_some() {}
-        });
-        if drained.await.is_err() {
-            let cut = connections.len();
-            tracing::warn!(
-                class = forward.class,
-                connections = cut,
-                "drain deadline passed, cutting"
-            );
-            connections.shutdown().await;
+    async fn carry(self: Arc<Self>, caller: Stream) {
+        let mut open = Open::new(&self.meters);
+        match self.target.connect().await {
+            Ok(target) => open.ended = pipe(caller, target, self.limits, &self.meters).await,
+            Err(e) => {
+                tracing::warn!(class = self.class, error = %e, "target unreachable");
+                open.ended = Ended::Unreachable;
+            }
         }
-        outcome
     }
 }
 

@@ -3,6 +3,8 @@
 //! The host is the untrusted half of a machine. It sees who connects, when and how much, and may refuse to work; it holds no
 //! key and ends no TLS. It depends on no crate that knows what evidence, a prompt or a model is.
 
+mod accept;
+mod boot;
 mod config;
 mod control;
 mod enclave;
@@ -14,7 +16,7 @@ mod pipe;
 mod run;
 
 pub use config::{
-    Config, ConfigError, EgressConfig, Limits, ModelsConfig, RelayConfig, TrafficLimits,
+    BootConfig, Config, ConfigError, EgressConfig, Limits, ModelsConfig, RelayConfig, TrafficLimits,
 };
 pub use error::Error;
 pub use run::run;

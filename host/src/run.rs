@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tower::service_fn;
 use transport::{Endpoint, Listener, serve};
 
+use crate::boot;
 use crate::config::{Config, RelayConfig};
 use crate::control::{self, Control};
 use crate::forward::Forward;
@@ -18,7 +19,7 @@ use crate::{EgressConfig, Error, ModelsConfig};
 /// What serves the enclave and the operator has this long to end, once the relay has drained.
 const LAST_DRAIN: Duration = Duration::from_secs(3);
 
-type Services = JoinSet<(String, io::Result<()>)>;
+pub(crate) type Services = JoinSet<(String, io::Result<()>)>;
 
 /// Runs the host until `shutdown`, then drains: first the relay, so that requests in flight can still use the way out.
 ///
@@ -43,6 +44,7 @@ pub async fn run(
     for (i, egress) in config.egress.into_iter().enumerate() {
         open_egress(i, egress, &meters, &rest_stopping, &mut rest).await?;
     }
+    boot::open(&config.boot, LAST_DRAIN, &rest_stopping, &mut rest).await?;
     if let Some(config) = config.models {
         open_models(config, &meters, &rest_stopping, &mut rest).await?;
     }
@@ -111,7 +113,7 @@ async fn open_egress(
 ) -> Result<(), Error> {
     let field = format!("egress[{i}]");
     let listener = listen(&format!("{field}.listen"), &config.listen).await?;
-    let target = Endpoint::Tcp(config.target);
+    let target = config.endpoint().map_err(|_checked| Error::Task)?;
     tracing::info!(class = config.class, listen = %listener.local(), %target, "egress");
     let forward = Forward {
         meters: meters.forward(&config.class),
@@ -185,7 +187,7 @@ async fn open_control(
     Ok(())
 }
 
-async fn listen(field: &str, endpoint: &Endpoint) -> Result<Listener, Error> {
+pub(crate) async fn listen(field: &str, endpoint: &Endpoint) -> Result<Listener, Error> {
     endpoint.bind().await.map_err(|source| Error::Listen {
         field: field.to_owned(),
         source,
@@ -193,7 +195,7 @@ async fn listen(field: &str, endpoint: &Endpoint) -> Result<Listener, Error> {
 }
 
 /// Resolves once told to stop; also when `run` itself was dropped.
-async fn stopped(mut stopping: watch::Receiver<bool>) {
+pub(crate) async fn stopped(mut stopping: watch::Receiver<bool>) {
     while !*stopping.borrow_and_update() {
         if stopping.changed().await.is_err() {
             return;

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use transport::Endpoint;
 
-use super::{Config, TrafficLimits};
+use super::{Config, EgressConfig, TARGET, TrafficLimits};
 
 /// Two descriptors and two buffers each; a machine with more should run a second host.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -13,7 +13,7 @@ const MAX_SECONDS: u64 = 7 * 24 * 3600;
 /// What the types cannot say: `(field, what to write instead)`.
 pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
     check_limits("relay.limits", &config.relay.limits)?;
-    let mut classes = BTreeSet::from(["relay", "models"]);
+    let mut classes = BTreeSet::from(["relay", "models", "heartbeat", "console"]);
     let mut listening = vec![
         ("control".to_owned(), &config.control),
         ("relay.listen".to_owned(), &config.relay.listen),
@@ -29,7 +29,7 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
             );
             return Err((field("class"), problem));
         }
-        check_target(&egress.target).map_err(|problem| (field("target"), problem))?;
+        check_target(egress).map_err(|problem| (field("target"), problem))?;
         check_private(&egress.listen).map_err(|problem| (field("listen"), problem))?;
         listening.push((field("listen"), &egress.listen));
     }
@@ -37,6 +37,16 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
         check_count("models.max_connections", models.max_connections)?;
         check_private(&models.listen).map_err(|problem| ("models.listen".to_owned(), problem))?;
         listening.push(("models.listen".to_owned(), &models.listen));
+    }
+    let boot = [
+        ("boot.heartbeat", &config.boot.heartbeat),
+        ("boot.console", &config.boot.console),
+    ];
+    for (field, endpoint) in boot {
+        if let Some(endpoint) = endpoint {
+            check_private(endpoint).map_err(|problem| (field.to_owned(), problem))?;
+            listening.push((field.to_owned(), endpoint));
+        }
     }
     check_seconds("limits.drain_s", config.limits.drain_s)?;
 
@@ -84,15 +94,14 @@ fn check_class(class: &str) -> Result<(), String> {
     ))
 }
 
-fn check_target(target: &str) -> Result<(), String> {
-    let fix = "write host:port";
-    format!("tcp://{target}")
-        .parse::<Endpoint>()
-        .map_err(|_reason| format!("{target:?} is no target; {fix}"))?;
+fn check_target(egress: &EgressConfig) -> Result<(), String> {
+    let Endpoint::Tcp(target) = egress.endpoint()? else {
+        return Ok(());
+    };
     let unusable = target.ends_with(":0")
-        || ip_of(target).is_some_and(|ip| ip.is_unspecified() || ip.is_multicast());
+        || ip_of(&target).is_some_and(|ip| ip.is_unspecified() || ip.is_multicast());
     if unusable {
-        return Err(format!("{target:?} cannot be connected to; {fix}"));
+        return Err(format!("{target:?} cannot be connected to; {TARGET}"));
     }
     Ok(())
 }
