@@ -1,5 +1,8 @@
 //! Who makes evidence.
 
+use std::time::SystemTime;
+
+use crate::document::UnverifiedDocument;
 use crate::evidence::Evidence;
 use crate::pcr::{Pcr, Pcrs};
 
@@ -56,6 +59,26 @@ pub trait Attester: Send + Sync {
     /// # Errors
     /// [`AttestError::Locked`] when it was locked before, otherwise see [`AttestError`].
     fn extend_and_lock(&self, index: u8, data: &[u8]) -> Result<Pcr, AttestError>;
+
+    /// The platform's own clock, as its evidence has it. Some platforms cut off the milliseconds.
+    ///
+    /// # Errors
+    /// [`AttestError::UnexpectedAnswer`] when its evidence cannot be read, otherwise see [`AttestError`].
+    fn time(&self) -> Result<SystemTime, AttestError> {
+        // Bound to nothing, so that the document is of no use to anybody.
+        let label = b"clock";
+        let evidence = self.attest(&AttestationRequest {
+            user_data: label,
+            nonce: label,
+            public_key: label,
+        })?;
+        match UnverifiedDocument::parse(evidence.as_bytes()) {
+            Ok(document) => Ok(document.timestamp),
+            Err(_) => Err(AttestError::UnexpectedAnswer {
+                operation: "Attestation",
+            }),
+        }
+    }
 
     /// Fills `out` from the platform's own generator, to be mixed into the system's.
     ///

@@ -66,7 +66,7 @@ pub(crate) struct UnverifiedDocument<'a> {
     payload: &'a [u8],
     pub(crate) signature: &'a [u8],
     module_id: &'a str,
-    timestamp: SystemTime,
+    pub(crate) timestamp: SystemTime,
     pcrs: Pcrs,
     pub(crate) certificate: &'a [u8],
     /// From the root down; never empty.

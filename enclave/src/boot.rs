@@ -1,7 +1,8 @@
 //! From nothing to ready, in this order and no other. A failure ends the process: nothing listens before step 9.
 //!
 //! 1. Configuration: read and checked by [`Config::load`] before anything else runs.
-//! 2. Entropy: the platform's randomness is mixed into the kernel's, and this boot gets its id.
+//! 2. Entropy: the platform's randomness is mixed into the kernel's, and this boot gets its id. The clock, which every
+//!    certificate is judged by, agrees with the platform's.
 //! 3. Identity: a key made here, a certificate for it from the broker, on evidence.
 //! 4. Evidence: the platform makes a document; the measurements are named in the log.
 //! 5. Each model's manifest: fetched, signature, publisher, name and epoch floor checked.
@@ -12,6 +13,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use attestation::{
     AttestationRequest, Attester, BootId, ModelIdentity, RUNTIME_PCR, Sha256Digest,
@@ -37,6 +39,9 @@ use crate::{Clock, Error, Platform};
 #[cfg(test)]
 mod tests;
 
+/// The platform may cut off milliseconds, and making its document takes some.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
+
 /// Everything that must be in place before anything listens.
 pub(crate) struct Booted {
     pub(crate) config: Config,
@@ -59,6 +64,8 @@ pub(crate) async fn boot(mut config: Config, platform: &Platform) -> Result<Boot
     // 2. Entropy.
     let begun = Instant::now();
     let boot_id = with_attester(platform, mix_entropy).await?;
+    let now = Arc::clone(&platform.now);
+    with_attester(platform, move |attester| check_clock(attester, &now)).await?;
     steps.done(2, "entropy", begun);
 
     // 3. Identity.
@@ -264,6 +271,19 @@ fn mix_entropy(attester: &dyn Attester) -> Result<BootId, Error> {
         .copied()
         .ok_or(Error::Internal("a digest is too short"))?;
     Ok(BootId::from(id))
+}
+
+/// A host that could move the clock could make ended certificates valid again.
+fn check_clock(attester: &dyn Attester, now: &Clock) -> Result<(), Error> {
+    let platform = attester.time().map_err(Error::Platform)?;
+    let system = now();
+    let apart = system
+        .duration_since(platform)
+        .unwrap_or_else(|negative| negative.duration());
+    if apart > MAX_CLOCK_SKEW {
+        return Err(Error::Clock { apart });
+    }
+    Ok(())
 }
 
 /// The document stays here. Its user data is no binding of any purpose, so it would prove nothing to anybody.

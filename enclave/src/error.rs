@@ -1,6 +1,7 @@
 //! Why the enclave did not come up, or stopped. One line each, for the operator; the exit code says who must act.
 
 use std::io;
+use std::time::Duration;
 
 use attestation::AttestError;
 use transport::Endpoint;
@@ -11,6 +12,8 @@ use transport::Endpoint;
 pub enum Error {
     #[error("the platform: {0}")]
     Platform(#[source] AttestError),
+    #[error("the clock is {} s away from the platform's: is the clock source the hypervisor's?", apart.as_secs())]
+    Clock { apart: Duration },
     #[error("the broker issued no identity: {}", chain(.0))]
     Identity(#[source] kbs_client::Error),
     #[error("the broker released no key for model {model}: {}", chain(.source))]
@@ -53,7 +56,9 @@ impl Error {
         const REFUSED: u8 = 77;
 
         match self {
-            Self::Platform(_) | Self::Listen { .. } | Self::Serve(_) => UNAVAILABLE,
+            Self::Platform(_) | Self::Clock { .. } | Self::Listen { .. } | Self::Serve(_) => {
+                UNAVAILABLE
+            }
             Self::Identity(source) | Self::Key { source, .. } => match source {
                 kbs_client::Error::Refused { .. } => REFUSED,
                 kbs_client::Error::Unavailable { .. } | kbs_client::Error::Attester(_) => {
