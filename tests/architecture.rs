@@ -28,9 +28,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gateway", &["attestation", "identity", "transport"]),
     ("kbs", &["attestation", "identity", "transport"]),
     ("image", &[]),
+    ("image-builder", &["image", "init"]),
+    // PID 1: the secure module, and the files of its own image.
+    ("init", &["attestation"]),
     // The keys that sign manifests also sign images; it sees no model.
     ("supply-chain", &["sealed-model"]),
-    ("cli", &["attestation", "image", "sealed-model"]),
+    (
+        "cli",
+        &[
+            "attestation",
+            "image",
+            "image-builder",
+            "sealed-model",
+            "supply-chain",
+        ],
+    ),
 ];
 
 /// The members that stand beside the product and may know everything.
