@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+use crate::machine;
 use crate::nsm::{SimNsm, SimPki, measure};
 use crate::stack::{Clock, INSTANCE_ID, ROLE_ARN};
 
@@ -22,6 +23,8 @@ pub enum Role {
     Kbs,
     Host,
     Enclave,
+    /// An emulated machine that boots the enclave's image.
+    Machine,
     Gateway,
 }
 
@@ -49,6 +52,7 @@ pub async fn run(role: Role, config: &Path, now: Clock) -> ExitCode {
         Role::Kbs => kbs(config, now).await,
         Role::Host => host(config).await,
         Role::Enclave => enclave(config, now).await,
+        Role::Machine => machine(config, now).await,
         Role::Gateway => gateway(config, now).await,
     };
     match done {
@@ -95,6 +99,17 @@ async fn enclave(path: &Path, now: Clock) -> Result<(), Failure> {
     enclave::run(config, enclave::Platform { attester, now }, over())
         .await
         .map_err(|e| Failure::new(&e, e.exit_code()))
+}
+
+/// The image in an emulated machine, whose secure module signs with what our parent handed over.
+async fn machine(path: &Path, now: Clock) -> Result<(), Failure> {
+    let pki = first_line()?;
+    let pki = SimPki::from_json(&pki).map_err(Failure::bug)?;
+    let text = std::fs::read_to_string(path).map_err(Failure::bug)?;
+    let config = toml::from_str(&text).map_err(Failure::bug)?;
+    machine::run(&config, pki, now, over())
+        .await
+        .map_err(|e| Failure::new(&e, 69))
 }
 
 /// One line of standard input, at most [`MAX_PKI`] bytes.

@@ -58,9 +58,17 @@ pub fn options(models: Vec<Model>) -> Options {
 /// # Panics
 /// With `CI=true`.
 pub fn skip(what: &str) {
+    skip_with(what, "scripts/dev-tools");
+}
+
+/// As [`skip`], for what another script brings.
+///
+/// # Panics
+/// With `CI=true`.
+pub fn skip_with(what: &str, script: &str) {
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),
-        "{what} is missing: scripts/dev-tools brings it"
+        "{what} is missing: {script} brings it"
     );
-    eprintln!("skipped: {what} is not installed (scripts/dev-tools brings it)");
+    eprintln!("skipped: {what} is not installed ({script} brings it)");
 }

@@ -60,6 +60,12 @@ pub(crate) struct UpArgs {
     /// Where demo-model/ and target/models/ are looked for
     #[arg(long, value_name = "DIR", default_value = ".", hide = true)]
     project: PathBuf,
+    /// Boot the enclave's image in an emulated Nitro machine (scripts/nitro-emulator up)
+    #[arg(long, value_name = "DIR", requires = "parts", hide = true)]
+    emulator: Option<PathBuf>,
+    /// Kernel and programs of the image
+    #[arg(long, value_name = "DIR", requires = "emulator", hide = true)]
+    parts: Option<PathBuf>,
 }
 
 /// Runs the command line and returns the process's exit code: 64 usage, 69 unavailable, 70 bug, 77 refused.

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::screen::Screen;
 use super::{UpArgs, ask};
-use crate::stack::{self, Clock, Model, Options, Stack};
+use crate::stack::{self, Clock, MachineOptions, Model, Options, Stack, Tee};
 
 /// Where `scripts/fetch-minilm` puts the embedding model.
 const MINILM: &str = "target/models/all-MiniLM-L6-v2";
@@ -57,7 +57,14 @@ pub(super) async fn up(args: UpArgs, now: Clock) -> Result<(), Failure> {
     options.port = args.port;
     options.progress = Arc::new(move |text| screen.step(text));
 
-    screen.heading("Starting Cloister with a simulated TEE");
+    let emulated = args.emulator.clone().zip(args.parts.clone());
+    screen.heading(match &emulated {
+        Some(_) => "Starting Cloister in an emulated Nitro machine",
+        None => "Starting Cloister with a simulated TEE",
+    });
+    if let Some((emulator, parts)) = emulated {
+        options.tee = Tee::Machine(MachineOptions::new(emulator, parts));
+    }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_error)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(signal_error)?;
     let mut stack = tokio::select! {

@@ -37,6 +37,7 @@ pub struct SimLeaf {
     /// End of its validity.
     pub not_after: SystemTime,
     signer: EcdsaKeyPair,
+    key: Zeroizing<Vec<u8>>,
 }
 
 /// A change to one certificate before it is signed.
@@ -125,6 +126,7 @@ impl SimPki {
                 certificate,
                 not_after,
                 signer,
+                key: Zeroizing::new(key.serialize_der()),
             }),
             Err(_) => Err(PkiError::Key),
         }
@@ -201,6 +203,11 @@ struct Written<'a> {
 }
 
 impl SimLeaf {
+    /// PKCS#8 in PEM, for an emulated module that signs in another process.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        identity::pem::encode_private_key(&self.key)
+    }
+
     /// ES384 (RFC 9053): raw r || s, 96 bytes.
     ///
     /// # Errors

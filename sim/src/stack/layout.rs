@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::Error;
+use super::tee::Tee;
 
 /// The run's directory, its sockets and its loopback ports.
 pub struct Layout {
@@ -16,10 +17,11 @@ pub struct Layout {
     pub relay: u16,
     /// Broker.
     pub broker: u16,
+    tee: Tee,
 }
 
 impl Layout {
-    pub(super) fn create(port: u16) -> Result<Self, Error> {
+    pub(super) fn create(port: u16, tee: Tee) -> Result<Self, Error> {
         // A unix socket's path has at most 107 bytes, so the directory is named shortly.
         let dir = tempfile::Builder::new()
             .prefix("cloister-")
@@ -36,6 +38,7 @@ impl Layout {
             port,
             relay: claim_port(0)?,
             broker: claim_port(0)?,
+            tee,
         })
     }
 
@@ -72,6 +75,10 @@ impl Layout {
     pub fn control(&self, role: &str) -> String {
         match role {
             "gateway" => format!("tcp://127.0.0.1:{}", self.port),
+            "enclave" | "machine" => match self.tee.control(self.dir()) {
+                Some(endpoint) => endpoint,
+                None => self.unix("enclave-control.sock"),
+            },
             other => self.unix(&format!("{other}-control.sock")),
         }
     }

@@ -5,6 +5,7 @@
 //!   ├─ kbs       ◄─ keys of the sealed models, policy on the measurements
 //!   ├─ host      ◄─ relay, egress to kbs, sealed-model files
 //!   ├─ enclave   ◄─ the simulated NSM travels over its stdin, and nothing else
+//!   │  or machine: the enclave's image in an emulated Nitro machine ([`Tee`])
 //!   └─ gateway   ◄─ http://127.0.0.1:PORT/v1
 //! ```
 //! Children are re-executions of one binary with a role (see [`crate::roles`]); each ends when its stdin closes, so none
@@ -15,6 +16,7 @@ mod keys;
 mod layout;
 mod probe;
 mod settings;
+mod tee;
 
 use std::io;
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use tokio::time::Instant;
 pub use child::Child;
 pub use layout::Layout;
 pub use probe::{get, post_json};
+pub use tee::{MachineOptions, Tee, pack};
 
 pub use crate::nsm::INSTANCE_ID;
 use crate::nsm::SimPki;
@@ -63,6 +66,8 @@ pub struct Model {
 pub struct Options {
     /// The binary to re-execute: `cloister-dev` itself.
     pub exe: PathBuf,
+    /// Where the enclave program runs.
+    pub tee: Tee,
     pub models: Vec<Model>,
     /// Port of the OpenAI-compatible proxy on 127.0.0.1; 0 takes a free one.
     pub port: u16,
@@ -84,6 +89,7 @@ impl Options {
     pub fn new(exe: PathBuf, models: Vec<Model>, now: Clock) -> Self {
         Self {
             exe,
+            tee: Tee::Simulated,
             models,
             port: 0,
             gateway_dials: None,
@@ -103,6 +109,8 @@ pub enum Error {
     Model(#[from] sealed_model::Error),
     #[error("{context}: {source}")]
     Io { context: String, source: io::Error },
+    #[error("the enclave image could not be made: {0}")]
+    Image(String),
     #[error("port {0} is in use: stop what listens there, or choose another with --port")]
     PortInUse(u16),
     #[error("keys for this run could not be made: {0}")]
@@ -155,7 +163,7 @@ impl Stack {
         let say = options.progress.clone();
         let mut timings = Vec::new();
         let port = layout::claim_port(options.port)?;
-        let layout = Layout::create(port)?;
+        let layout = Layout::create(port, options.tee.clone())?;
 
         say("making keys for this run");
         let keys = RunKeys::generate(now)?;
@@ -190,7 +198,7 @@ impl Stack {
         };
         let kbs = start("kbs", None).await?;
         let host = start("host", None).await?;
-        let enclave = start("enclave", Some(&pki.to_json())).await?;
+        let enclave = start(options.tee.role(), Some(&pki.to_json())).await?;
         let gateway = start("gateway", None).await?;
 
         Ok(Self {

@@ -4,6 +4,7 @@ use attestation::{Pcrs, Sha256Digest};
 use serde_json::{Map, Value, json};
 
 use super::keys::{RunKeys, Sealed};
+use super::tee::{self, Endpoints, Tee};
 use super::{BROKER_ID, ENCLAVE_ID, Error, INSTANCE_ID, Layout, Options, ROLE_ARN, TRUST_DOMAIN};
 use crate::nsm;
 
@@ -41,13 +42,17 @@ pub(super) fn write(
 
     let policy = options.policy.as_deref().unwrap_or(POLICY);
     let publisher = keys.publisher.public()?.to_pem();
-    let enclave = enclave(layout, keys, sealed, &publisher, policy);
+    let at = options.tee.endpoints(layout);
+    let enclave = enclave(&at, keys, sealed, &publisher, policy);
     let enclave_path = layout.write("enclave.toml", toml_text(&enclave)?.as_bytes())?;
     let measured =
         std::fs::read(&enclave_path).map_err(Error::io(enclave_path.display().to_string()))?;
     let config_digest = Sha256Digest::of(&measured);
-    let pcrs = nsm::measure(&options.exe, &measured, ROLE_ARN, INSTANCE_ID)
-        .map_err(Error::io("the enclave could not be measured"))?;
+    let pcrs = match &options.tee {
+        Tee::Simulated => nsm::measure(&options.exe, &measured, ROLE_ARN, INSTANCE_ID)
+            .map_err(Error::io("the enclave could not be measured"))?,
+        Tee::Machine(machine) => tee::prepare(layout, machine, &measured)?,
+    };
     let image = image(&pcrs);
 
     layout.write("policy.rego", rego(&image, sealed).as_bytes())?;
@@ -71,20 +76,26 @@ pub(super) fn write(
     let relay_dials = options
         .relay_dials
         .clone()
-        .unwrap_or_else(|| layout.unix("enclave.sock"));
+        .unwrap_or_else(|| at.host_dials.clone());
+    // A machine's boot is heard by the host; a process has no such thing.
+    let boot = match at.boot {
+        Some([heartbeat, console]) => json!({"heartbeat": heartbeat, "console": console}),
+        None => json!({}),
+    };
     let host = json!({
         "control": layout.control("host"),
         "enclave_control": layout.control("enclave"),
         "relay": {"listen": format!("tcp://127.0.0.1:{}", layout.relay), "enclave": relay_dials},
         "egress": [{
             "class": "key-release",
-            "listen": layout.unix("egress-kbs.sock"),
+            "listen": at.host_broker,
             "target": format!("127.0.0.1:{}", layout.broker),
         }],
         "models": {
-            "listen": layout.unix("models.sock"),
+            "listen": at.host_models,
             "root": layout.packages().display().to_string(),
         },
+        "boot": boot,
     });
     layout.write("host.toml", toml_text(&host)?.as_bytes())?;
 
@@ -125,7 +136,7 @@ pub(super) fn write(
 
 /// The one measured file: everything that decides about security is in it.
 fn enclave(
-    layout: &Layout,
+    at: &Endpoints,
     keys: &RunKeys,
     sealed: &[Sealed],
     publisher: &str,
@@ -136,7 +147,7 @@ fn enclave(
         .map(|s| {
             json!({
                 "name": s.name,
-                "source": layout.unix("models.sock"),
+                "source": at.models,
                 "package": s.name,
                 "publishers": [publisher],
                 "min_epoch": s.epoch,
@@ -146,15 +157,15 @@ fn enclave(
     json!({
         "spiffe_id": ENCLAVE_ID,
         "listen": {
-            "serve": layout.unix("enclave.sock"),
-            "control": layout.control("enclave"),
+            "serve": at.serve,
+            "control": at.control,
         },
         "trust": {
             "domain": TRUST_DOMAIN,
             "bundle": keys.root.cert_pem(),
             "callers": [TRUST_DOMAIN],
         },
-        "broker": {"endpoint": layout.unix("egress-kbs.sock"), "spiffe_id": BROKER_ID},
+        "broker": {"endpoint": at.broker, "spiffe_id": BROKER_ID},
         "authorization": {"policy": policy},
         // One gateway speaks for everything on this machine; the default is meant for one of many callers.
         "limits": {"requests_per_minute": 60_000, "burst": 6_000},
@@ -186,6 +197,6 @@ fn rego(image: &Map<String, Value>, sealed: &[Sealed]) -> String {
     text
 }
 
-fn toml_text(value: &Value) -> Result<String, Error> {
+pub(super) fn toml_text(value: &Value) -> Result<String, Error> {
     toml::to_string_pretty(value).map_err(|e| Error::Keys(e.to_string()))
 }
