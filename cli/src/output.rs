@@ -27,6 +27,15 @@ pub(crate) fn bytes(count: u64) -> String {
     HumanBytes(count).to_string()
 }
 
+/// `PCR0 PCR2`, or `none`.
+pub(crate) fn registers(indices: &[u8]) -> String {
+    let names: Vec<_> = indices.iter().map(|index| format!("PCR{index}")).collect();
+    match names.as_slice() {
+        [] => "none".into(),
+        names => names.join(" "),
+    }
+}
+
 /// A bar for bytes; it draws nothing where stderr is not a terminal.
 pub(crate) struct Progress(ProgressBar);
 

@@ -1,5 +1,8 @@
 //! Registers in the words of those who decide on them.
 
+use std::fmt::Display;
+
+use attestation::RUNTIME_PCR;
 use image::Pcr;
 use serde_json::{Map, Value, json};
 
@@ -18,12 +21,18 @@ pub(crate) fn kms(registers: &[(u8, Pcr)]) -> String {
     format!("{block:#}\n")
 }
 
-/// A whole policy for kbs; `keys` have nothing in them that a Rego string would have to escape.
-pub(crate) fn rego(registers: &[(u8, Pcr)], keys: &[String]) -> String {
-    let mut image = String::new();
-    for (index, pcr) in registers {
-        image += &format!("\t\t\"{index}\": \"{pcr}\",\n");
-    }
+/// A whole policy for kbs that accepts any of `images`; `keys` have nothing in them that a Rego string would have to escape.
+pub(crate) fn rego<P: Display>(images: &[Vec<(u8, P)>], keys: &[String]) -> String {
+    let images: String = images
+        .iter()
+        .map(|registers| {
+            let lines: String = registers
+                .iter()
+                .map(|(index, pcr)| format!("\t\t\"{index}\": \"{pcr}\",\n"))
+                .collect();
+            format!("\t{{\n{lines}\t}},\n")
+        })
+        .collect();
     let keys: String = keys.iter().map(|key| format!("\t\"{key}\",\n")).collect();
     format!(
         "\
@@ -35,9 +44,7 @@ default allow := false
 
 # Every register of one of them has to match.
 images := [
-\t{{
-{image}\t}},
-]
+{images}]
 
 keys := {{
 {keys}}}
@@ -54,11 +61,23 @@ allow if {{
     )
 }
 
-/// A line of TOML, for `[policy]` of a gateway and for `[[issuer.map]]` of kbs.
-pub(crate) fn gateway(registers: &[(u8, Pcr)]) -> String {
-    let image: Vec<String> = registers
+/// A line of TOML that accepts any of `images`, for `[policy]` of a gateway and, without PCR16, for `[[issuer.map]]` of kbs: an
+/// identity is issued before that register is extended.
+pub(crate) fn gateway<P: Display>(images: &[Vec<(u8, P)>]) -> String {
+    let mut registers = images.iter().flatten();
+    let only = match registers.any(|(index, _)| *index == RUNTIME_PCR) {
+        true => "# PCR16: for [policy] of a gateway only\n",
+        false => "",
+    };
+    let images: Vec<String> = images
         .iter()
-        .map(|(index, pcr)| format!("\"{index}\" = \"{pcr}\""))
+        .map(|registers| {
+            let registers: Vec<String> = registers
+                .iter()
+                .map(|(index, pcr)| format!("\"{index}\" = \"{pcr}\""))
+                .collect();
+            format!("{{ {} }}", registers.join(", "))
+        })
         .collect();
-    format!("images = [{{ {} }}]\n", image.join(", "))
+    format!("{only}images = [{}]\n", images.join(", "))
 }
