@@ -58,7 +58,7 @@ class Hosts(unittest.TestCase):
                 # Another port and place: the one thing tested is that `host` reads every field and takes it.
                 file.write_text(text.replace(old, new, 1).replace(":9100", ":0").replace("0.0.0.0:7443", "127.0.0.1:0").replace("/var/lib/cloister/packages", directory))
                 try:
-                    status = subprocess.run([host, "--config", file], capture_output=True, timeout=3, check=False).returncode
+                    status = subprocess.run([host, "--config", file], capture_output=True, timeout=60 if refused_ else 5, check=False).returncode
                 except subprocess.TimeoutExpired:
                     status = 0  # it serves
                 # 69: no vsock on this machine.
