@@ -23,7 +23,7 @@ import grpc
 import msgpack
 
 SERVICE = "tfplugin6.Provider"
-ADDRESS = "registry.terraform.io/hashicorp/aws"
+ADDRESS = "hashicorp/aws"
 NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 PROVIDER = {"region": "string", "profile": "string", "allowed_account_ids": ["set", "string"]}
 # Data sources whose values the configuration needs to go on planning; account and region as in Amazon's documentation, the instance type m7i.2xlarge.
