@@ -8,7 +8,7 @@ import tempfile
 import tomllib
 import unittest
 
-from world import built, installed, state
+from world import built, installed, planned, state
 
 
 class Hosts(unittest.TestCase):
@@ -64,6 +64,16 @@ class Hosts(unittest.TestCase):
                 # 69: no vsock on this machine.
                 self.assertEqual(status == 64, refused_, status)
                 self.assertIn(status, (0, 64, 69))
+
+    def test_the_way_to_kms_is_there_only_when_asked_for(self):
+        self.assertNotIn('aws_vpc_endpoint.service["kms"]', self.fleet)
+        self.assertNotIn("kms.", self.script)
+        after = planned("fleet", {"kms_release": True})
+        self.script = base64.b64decode(after["aws_launch_template.this"]["user_data"]).decode()
+        self.assertEqual([e["target"] for e in tomllib.loads(self.part("/etc/cloister/host.toml"))["egress"]], ["kbs.example.org:8443", "kms.eu-central-1.amazonaws.com:443"])
+        statement, = json.loads(after['aws_vpc_endpoint.service["kms"]']["policy"])["Statement"]
+        self.assertEqual(statement["Action"], ["kms:Decrypt", "kms:GenerateDataKey"])
+        self.assertEqual(statement["Resource"], state("base")["aws_kms_key.model"]["arn"])
 
     def test_instances_are_hardened(self):
         template = self.template

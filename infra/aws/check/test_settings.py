@@ -5,7 +5,7 @@ import subprocess
 import unittest
 
 import world
-from world import ACCOUNT, ADMIN, BASE, FLEET, ROOT, A, built, refused, run, settings, state
+from world import ACCOUNT, ADMIN, BASE, FLEET, ROOT, A, built, planned, refused, run, settings, state
 
 
 class Runbook(unittest.TestCase):
@@ -27,12 +27,7 @@ class Runbook(unittest.TestCase):
         run(cloister, "build-eif", "--kernel", "kernel", "--cmdline", "console=ttyS0", "--ramdisk", "boot", "--ramdisk", "app", "--out", "app.eif")
         measured = run(cloister, "measure", "app.eif", "--format", "json").stdout
         made = json.loads(subprocess.run(["jq", query], input=measured, text=True, capture_output=True, check=True).stdout)
-        settings("base", BASE | made)
-        plan = world.WORK / "measured.tfplan"
-        run("terraform", "-chdir=infra/aws/base", "plan", "-input=false", "-lock=false", f"-out={plan}")
-        settings("base", BASE)
-        changes = json.loads(run("terraform", "-chdir=infra/aws/base", "show", "-json", str(plan)).stdout)["resource_changes"]
-        after = next(c for c in changes if c["address"] == "aws_kms_key.model")["change"]["after"]["policy"]
+        after = planned("base", made)["aws_kms_key.model"]["policy"]
         statement = next(s for s in json.loads(after)["Statement"] if s["Sid"] == "Image0")
         said = json.loads(run(cloister, "measure", "app.eif", "--format", "kms").stdout)
         self.assertEqual(statement["Condition"], said["Condition"])

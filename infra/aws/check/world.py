@@ -53,6 +53,17 @@ def refused(stack: str, values: dict) -> str:
     return " ".join(done.stderr.replace("│", " ").split())
 
 
+def planned(stack: str, values: dict) -> dict:
+    """Address -> values as they would be with these settings; what only AWS knows is absent."""
+    original = BASE if stack == "base" else FLEET
+    file = WORK / f"{stack}.tfplan"
+    settings(stack, original | values)
+    run("terraform", f"-chdir=infra/aws/{stack}", "plan", "-input=false", "-lock=false", f"-out={file}")
+    settings(stack, original)
+    changes = json.loads(run("terraform", f"-chdir=infra/aws/{stack}", "show", "-json", str(file)).stdout)["resource_changes"]
+    return {change["address"]: change["change"]["after"] for change in changes}
+
+
 def present(path: str | pathlib.Path | None, name: str) -> str | None:
     """A program's path, if it is there. Absent, the test says so and is skipped; in CI it fails."""
     if path and pathlib.Path(path).is_file():
