@@ -26,6 +26,10 @@ impl Failure {
         Self::new(REFUSED, error)
     }
 
+    pub(crate) fn bug(error: impl Into<anyhow::Error>) -> Self {
+        Self::new(BUG, error)
+    }
+
     /// A file of the user's that could not be read or written: a missing one is a wrong argument.
     pub(crate) fn io(action: &str, path: &Path, error: io::Error) -> Self {
         let code = io_code(&error);

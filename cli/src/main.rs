@@ -1,18 +1,24 @@
 //! `cloister`: seal, inspect and unseal models, look at evidence, build and measure enclave images.
+mod artefact;
+mod attest;
 mod build_eif;
+mod describe;
 mod diff;
 mod failure;
 mod files;
 mod inspect;
 mod keygen;
 mod measure;
+mod measurements;
 mod output;
 mod policy_text;
 mod seal;
+mod sign;
 mod spire_entries;
 mod spire_preflight;
 mod unseal;
 mod verify;
+mod verify_image;
 
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -39,6 +45,11 @@ enum Command {
     Measure(measure::Measure),
     Diff(diff::Diff),
     BuildEif(build_eif::BuildEif),
+    Describe(describe::Describe),
+    Sign(sign::Sign),
+    Attest(attest::Attest),
+    VerifyImage(verify_image::VerifyImage),
+    Measurements(measurements::Measurements),
     SpirePreflight(spire_preflight::SpirePreflight),
 }
 
@@ -54,6 +65,11 @@ fn main() -> ExitCode {
         Ok(Command::Measure(command)) => command.run(),
         Ok(Command::Diff(command)) => command.run(),
         Ok(Command::BuildEif(command)) => command.run(),
+        Ok(Command::Describe(command)) => command.run(),
+        Ok(Command::Sign(command)) => command.run(),
+        Ok(Command::Attest(command)) => command.run(),
+        Ok(Command::VerifyImage(command)) => command.run(),
+        Ok(Command::Measurements(command)) => command.run(now),
         Ok(Command::SpirePreflight(command)) => command.run(),
         Err(usage) => failure::show_usage(&usage),
     };
