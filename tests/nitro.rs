@@ -115,7 +115,6 @@ async fn a_prompt_goes_through_a_booted_image() {
 
     // What the machine said on the way, as the host's log has it: outside debug mode the console cannot be read.
     let host = log(&stack, "host");
-    assert!(host.contains("the enclave came up"), "{host}");
     assert!(host.contains("init: heartbeat answered by CID 2"), "{host}");
     assert!(host.contains("runtime measurement locked"), "{host}");
     stack.stop().await;
@@ -217,11 +216,10 @@ async fn a_ramdisk_that_overflows_is_refused_by_init() {
     assert!(error.contains("give the enclave more memory"), "{error}");
 }
 
-/// Memory of which half holds init, but not the enclave program.
+/// A root file system takes half of what the loaded ramdisks leave: less than three times their size is too little.
 fn overflowing(parts: &Path) -> u32 {
     let size = |name: &str| std::fs::metadata(parts.join(name)).unwrap().len() >> 20;
-    let files = u32::try_from(size("enclave") + size("init")).unwrap();
-    2 * files
+    3 * u32::try_from(size("enclave") + size("init")).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,9 +230,9 @@ async fn nothing_added_to_the_command_line_weakens_it() {
     for (append, said) in [
         ("mitigations=off", "started with \"mitigations=off\""),
         ("RUST_LOG=trace", "started with \"RUST_LOG=trace\""),
-        // Past init: the program finds no secure module, since nobody mounted /dev.
+        // Past init: the program finds no secure module, since nobody mounted /dev; or there is no such program.
         ("rdinit=/app/enclave --config /app/enclave.toml", "Kernel panic"),
-        ("rdinit=/bin/sh", "started with \"rdinit=/bin/sh\""),
+        ("rdinit=/bin/sh", "Kernel panic"),
     ] {
         let mut machine = machine.clone();
         machine.append = append.to_owned();
@@ -245,7 +243,7 @@ async fn nothing_added_to_the_command_line_weakens_it() {
 
 #[test]
 fn the_emulator_s_patches_keep_their_licence() {
-    let dir: PathBuf = tests::root().join("infra/qemu");
+    let dir: PathBuf = tests::root().join("infra/qemu/qemu");
     for name in ["nsm-signing.patch", "nsm-kick-race.patch"] {
         let text = std::fs::read_to_string(dir.join(name)).unwrap();
         assert!(text.starts_with("# SPDX-License-Identifier: GPL-2.0-or-later\n"), "{name}");

@@ -25,8 +25,8 @@ const MODULE_ID: &str = "i-00000000000c1015e-enc0c1015e000000000";
 pub const CID: u32 = 16;
 /// Well before a leaf ends.
 const RENEWAL: Duration = Duration::from_secs(3600);
-/// For a socket to appear.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For a socket to appear, or the parent's machine to boot.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One machine, as its role reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +127,7 @@ pub async fn run(
         appear(&config.run.join(socket), &mut vsock).await?;
     }
     let _parent = match &config.parent {
-        Some(parent) => Some(spawn_parent(config, parent)?),
+        Some(parent) => Some(parent_up(config, parent).await?),
         None => None,
     };
     let mut qemu = spawn_enclave(config, &module)?;
@@ -300,6 +300,20 @@ fn spawn(mut command: Command, run: &Path, log: &str) -> Result<Child, MachineEr
         .map_err(io_error(format!(
             "{program} (made by scripts/nitro-emulator)"
         )))
+}
+
+/// The parent instance, once its host listens: on Nitro nothing starts an enclave before.
+async fn parent_up(config: &MachineConfig, parent: &ParentConfig) -> Result<Child, MachineError> {
+    let mut qemu = spawn_parent(config, parent)?;
+    let deadline = Instant::now() + PATIENCE;
+    let listens = |log: Vec<u8>| String::from_utf8_lossy(&log).contains("relay");
+    while !fs::read(config.run.join("parent.log")).is_ok_and(listens) {
+        let ended = timeout(Duration::from_millis(50), qemu.wait()).await.is_ok();
+        if ended || Instant::now() > deadline {
+            return Err(MachineError::NotUp("the parent's machine"));
+        }
+    }
+    Ok(qemu)
 }
 
 async fn appear(socket: &Path, vsock: &mut Child) -> Result<(), MachineError> {

@@ -31,7 +31,7 @@ const CLOCK_SOURCES: &str = "/sys/devices/system/clocksource/clocksource0";
 const RANDOM_SOURCE: &str = "/sys/class/misc/hw_random/rng_current";
 const MAX_FILES: u64 = 65_536;
 /// Rounds of the heartbeat, some seconds each.
-const HEARTBEATS: u32 = 3;
+const HEARTBEATS: u32 = 10;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

@@ -66,6 +66,9 @@ pub(crate) struct UpArgs {
     /// Kernel and programs of the image
     #[arg(long, value_name = "DIR", requires = "emulator", hide = true)]
     parts: Option<PathBuf>,
+    /// With an emulated machine: make the parent instance a second one, with CID 3, as on Nitro
+    #[arg(long, requires = "emulator", hide = true)]
+    parent_machine: bool,
 }
 
 /// Runs the command line and returns the process's exit code: 64 usage, 69 unavailable, 70 bug, 77 refused.

@@ -63,7 +63,9 @@ pub(super) async fn up(args: UpArgs, now: Clock) -> Result<(), Failure> {
         None => "Starting Cloister with a simulated TEE",
     });
     if let Some((emulator, parts)) = emulated {
-        options.tee = Tee::Machine(MachineOptions::new(emulator, parts));
+        let mut machine = MachineOptions::new(emulator, parts);
+        machine.parent_machine = args.parent_machine;
+        options.tee = Tee::Machine(machine);
     }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_error)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(signal_error)?;
