@@ -70,7 +70,7 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), Failure> {
     fs::create_dir_all(path).map_err(|error| Failure::io("create", path, error))
 }
 
-fn secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(crate) fn secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let failed = |error| Failure::io("read", path, error);
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;

@@ -2,6 +2,7 @@
 mod artefact;
 mod attest;
 mod build_eif;
+mod build_image;
 mod describe;
 mod diff;
 mod failure;
@@ -45,6 +46,7 @@ enum Command {
     Measure(measure::Measure),
     Diff(diff::Diff),
     BuildEif(build_eif::BuildEif),
+    BuildImage(Box<build_image::BuildImage>),
     Describe(describe::Describe),
     Sign(sign::Sign),
     Attest(attest::Attest),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Ok(Command::Measure(command)) => command.run(),
         Ok(Command::Diff(command)) => command.run(),
         Ok(Command::BuildEif(command)) => command.run(),
+        Ok(Command::BuildImage(command)) => command.run(),
         Ok(Command::Describe(command)) => command.run(),
         Ok(Command::Sign(command)) => command.run(),
         Ok(Command::Attest(command)) => command.run(),
