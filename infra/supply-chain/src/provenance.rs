@@ -9,7 +9,7 @@ use crate::{Artifact, Error, canonical, purl};
 
 /// SLSA provenance v1 (slsa.dev/spec/v1.0/provenance) as a predicate.
 pub const SLSA_PROVENANCE: &str = "https://slsa.dev/provenance/v1";
-/// What [`Parameters`] mean: `docs/supply-chain.md`, "Build type".
+/// What the parameters mean: `docs/supply-chain.md`, "Build type".
 pub const BUILD_TYPE: &str = "urn:x-cloister:build:enclave-image:v1";
 
 /// What a builder says of an image, in the words of SLSA.

@@ -80,14 +80,19 @@ fn refuses_a_changed_payload_and_a_changed_type() {
     let (key, public) = keys();
     let mut statement = statement();
     let good = in_toto(&key, &statement);
-    assert!(parse(&good).unwrap().verify(&[public.clone()]).is_ok());
+    assert!(
+        parse(&good)
+            .unwrap()
+            .verify(std::slice::from_ref(&public))
+            .is_ok()
+    );
 
     statement["subject"][0]["digest"]["sha256"] = json!(digest("another image").to_string());
     let mut changed = good.clone();
     changed["payload"] = json!(STANDARD.encode(statement.to_string()));
     let error = parse(&changed)
         .unwrap()
-        .verify(&[public.clone()])
+        .verify(std::slice::from_ref(&public))
         .unwrap_err();
     assert!(matches!(error, Error::Signature { .. }), "{error}");
 
@@ -198,7 +203,10 @@ fn refuses_signed_payloads_that_are_no_statement_of_a_known_version() {
         let mut statement = statement();
         edit(&mut statement);
         let signed = parse(&in_toto(&key, &statement)).unwrap();
-        assert!(signed.verify(&[public.clone()]).is_err(), "{statement}");
+        assert!(
+            signed.verify(std::slice::from_ref(&public)).is_err(),
+            "{statement}"
+        );
         assert!(
             Envelope::sign(statement.to_string().as_bytes(), &key).is_err(),
             "{statement}"
@@ -211,7 +219,10 @@ fn refuses_signed_payloads_that_are_no_statement_of_a_known_version() {
             payload.as_bytes(),
         ))
         .unwrap();
-        assert!(signed.verify(&[public.clone()]).is_err(), "{payload}");
+        assert!(
+            signed.verify(std::slice::from_ref(&public)).is_err(),
+            "{payload}"
+        );
     }
 }
 

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use supply_chain::{Artifact, Build, ErrorKind, provenance, sbom};
 use support::{COMMIT, build, crates, digest, root, tool};
 
+/// What is refused for it, and the edit.
+type Edit = (&'static str, fn(&mut Build));
+
 fn bom(build: &Build) -> Value {
     serde_json::from_slice(&sbom(build, &crates()).unwrap()).unwrap()
 }
@@ -243,7 +246,7 @@ fn a_provenance_says_from_what_how_and_by_whom() {
 /// Each breaks one rule; both documents refuse it.
 #[test]
 fn refuses_a_build_that_would_be_described_wrongly() {
-    let cases: &[(&str, fn(&mut Build))] = &[
+    let cases: &[Edit] = &[
         ("name", |b| b.name = "a/b".into()),
         ("name", |b| b.name = String::new()),
         ("name", |b| b.name = "-x".into()),

@@ -68,6 +68,9 @@ fn problem(result: Result<MeasurementLog, Error>) -> String {
     result.unwrap_err().to_string()
 }
 
+/// What is refused for it, and the edit.
+type Edit = (&'static str, fn(&mut PublishedImage));
+
 #[test]
 fn what_was_written_is_read_and_says_what_is_active() {
     let (key, public) = keys();
@@ -224,7 +227,7 @@ fn refuses_registers_in_upper_case_or_of_another_index() {
 #[test]
 fn refuses_to_publish_twice_or_what_was_revoked() {
     let (key, _) = keys();
-    let cases: &[(&str, fn(&mut PublishedImage))] = &[
+    let cases: &[Edit] = &[
         ("this image", |i| i.eif_sha256 = digest("eif 1")),
         ("these measurements", |i| i.pcrs = image(1).pcrs),
         ("these measurements", |i| {
@@ -244,7 +247,7 @@ fn refuses_to_publish_twice_or_what_was_revoked() {
 #[test]
 fn refuses_to_publish_a_debug_enclave_or_nonsense() {
     let (key, _) = keys();
-    let cases: &[(&str, fn(&mut PublishedImage))] = &[
+    let cases: &[Edit] = &[
         ("PCR0", |i| i.pcrs.pcr0 = [0; 48].into()),
         ("PCR1", |i| i.pcrs.pcr1 = [0; 48].into()),
         ("PCR2", |i| i.pcrs.pcr2 = [0; 48].into()),

@@ -1,5 +1,6 @@
 //! A build, its crates and keys to sign with.
 #![expect(
+    clippy::print_stdout,
     clippy::unwrap_used,
     dead_code,
     unreachable_pub,
@@ -103,8 +104,12 @@ pub fn workspace() -> &'static (Vec<u8>, Vec<u8>) {
 }
 
 pub fn crates() -> CrateGraph {
-    let (metadata, lock) = workspace();
-    CrateGraph::from_cargo(metadata, lock, &["enclave"]).unwrap()
+    static CRATES: OnceLock<CrateGraph> = OnceLock::new();
+    let resolve = || {
+        let (metadata, lock) = workspace();
+        CrateGraph::from_cargo(metadata, lock, &["enclave"]).unwrap()
+    };
+    CRATES.get_or_init(resolve).clone()
 }
 
 pub fn metadata(workspace: &Path) -> Vec<u8> {
