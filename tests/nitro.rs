@@ -84,7 +84,10 @@ async fn serves(stack: &Stack) {
     assert_eq!(status, 200);
     let evidence = String::from_utf8(body.to_vec()).unwrap();
     for index in 0..=4 {
-        assert!(evidence.contains(&stack.pcrs[&index].to_string()), "PCR{index}");
+        assert!(
+            evidence.contains(&stack.pcrs[&index].to_string()),
+            "PCR{index}"
+        );
     }
     assert!(evidence.contains(&stack.config_digest.to_string()));
 
@@ -110,7 +113,9 @@ async fn a_prompt_goes_through_a_booted_image() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let stack = Stack::start(options(machine, both(dir.path()))).await.unwrap();
+    let stack = Stack::start(options(machine, both(dir.path())))
+        .await
+        .unwrap();
     serves(&stack).await;
 
     // What the machine said on the way, as the host's log has it: outside debug mode the console cannot be read.
@@ -127,15 +132,23 @@ async fn a_parent_with_cid_3_serves_the_same_image() {
     };
     machine.parent_machine = true;
     let dir = tempfile::tempdir().unwrap();
-    let stack = Stack::start(options(machine, both(dir.path()))).await.unwrap();
+    let stack = Stack::start(options(machine, both(dir.path())))
+        .await
+        .unwrap();
     serves(&stack).await;
     let parent = std::fs::read_to_string(stack.layout.path("parent.log")).unwrap();
-    assert!(parent.contains("init: heartbeat answered by CID 3"), "{parent}");
+    assert!(
+        parent.contains("init: heartbeat answered by CID 3"),
+        "{parent}"
+    );
     stack.stop().await;
 }
 
 /// Spoils a finished run before its first program starts.
-async fn refused_after(machine: MachineOptions, spoil: impl FnOnce(&Layout) + Send + 'static) -> String {
+async fn refused_after(
+    machine: MachineOptions,
+    spoil: impl FnOnce(&Layout) + Send + 'static,
+) -> String {
     let mut options = options(machine, vec![models::demo()]);
     options.before_start = Some(Box::new(spoil));
     refused(options).await
@@ -180,11 +193,18 @@ async fn nobody_believes_a_module_without_a_true_signature() {
     let Some((machine, _guard)) = machine().await else {
         return;
     };
-    for fault in [Fault::WrongKey, Fault::ExpiredLeaf, Fault::MissingIntermediate] {
+    for fault in [
+        Fault::WrongKey,
+        Fault::ExpiredLeaf,
+        Fault::MissingIntermediate,
+    ] {
         let mut machine = machine.clone();
         machine.fault = Some(fault);
         let error = refused_after(machine, |_| {}).await;
-        assert!(error.contains("the broker issued no identity"), "{fault:?}: {error}");
+        assert!(
+            error.contains("the broker issued no identity"),
+            "{fault:?}: {error}"
+        );
     }
     // Without a key the module makes documents that are none; init stops on them.
     let mut machine = machine.clone();
@@ -231,7 +251,10 @@ async fn nothing_added_to_the_command_line_weakens_it() {
         ("mitigations=off", "started with \"mitigations=off\""),
         ("RUST_LOG=trace", "started with \"RUST_LOG=trace\""),
         // Past init: the program finds no secure module, since nobody mounted /dev; or there is no such program.
-        ("rdinit=/app/enclave --config /app/enclave.toml", "Kernel panic"),
+        (
+            "rdinit=/app/enclave --config /app/enclave.toml",
+            "Kernel panic",
+        ),
         ("rdinit=/bin/sh", "Kernel panic"),
     ] {
         let mut machine = machine.clone();
@@ -246,6 +269,9 @@ fn the_emulator_s_patches_keep_their_licence() {
     let dir: PathBuf = tests::root().join("infra/qemu/qemu");
     for name in ["nsm-signing.patch", "nsm-kick-race.patch"] {
         let text = std::fs::read_to_string(dir.join(name)).unwrap();
-        assert!(text.starts_with("# SPDX-License-Identifier: GPL-2.0-or-later\n"), "{name}");
+        assert!(
+            text.starts_with("# SPDX-License-Identifier: GPL-2.0-or-later\n"),
+            "{name}"
+        );
     }
 }

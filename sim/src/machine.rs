@@ -308,7 +308,9 @@ async fn parent_up(config: &MachineConfig, parent: &ParentConfig) -> Result<Chil
     let deadline = Instant::now() + PATIENCE;
     let listens = |log: Vec<u8>| String::from_utf8_lossy(&log).contains("relay");
     while !fs::read(config.run.join("parent.log")).is_ok_and(listens) {
-        let ended = timeout(Duration::from_millis(50), qemu.wait()).await.is_ok();
+        let ended = timeout(Duration::from_millis(50), qemu.wait())
+            .await
+            .is_ok();
         if ended || Instant::now() > deadline {
             return Err(MachineError::NotUp("the parent's machine"));
         }
