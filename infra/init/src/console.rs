@@ -11,7 +11,7 @@ use vsock::VsockStream;
 
 /// vsock port of the parent that may take log lines.
 pub const PORT: u32 = 9001;
-/// A parent that does not take a line in this time gets no more.
+/// A parent that does not take a line at once, its socket's buffer being full, gets no more: log writes must not wait for it.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Longer lines are cut.
 const MAX_LINE: u64 = 8 << 10;
@@ -61,8 +61,9 @@ impl Console {
     fn line(&mut self, line: &[u8]) {
         // Nobody is left to tell when neither takes it.
         io::stderr().write_all(line).ok();
+        // One call: a parent that takes a line byte by byte would hold up every writer, and is dropped like one that takes none.
         if let Some(stream) = self.parent.as_mut()
-            && stream.write_all(line).is_err()
+            && stream.write(line).ok() != Some(line.len())
         {
             self.parent = None;
         }

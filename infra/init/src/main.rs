@@ -7,7 +7,7 @@
 //! 5. Clock: the hypervisor's clock source, the secure module's time.
 //! 6. Randomness: mixed in from the secure module, and the kernel's generator is ready.
 //! 7. Heartbeat: the parent instance learns that the image came up.
-//! 8. The enclave program: another user, no privileges, no environment, fixed arguments. When it ends, the machine ends.
+//! 8. The enclave program: another user, no privileges, fixed arguments, no environment but a number of threads. When it ends, the machine ends.
 //!
 //! What the kernel makes of its command line, arguments and an environment, is neither read nor handed on.
 
