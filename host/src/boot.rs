@@ -1,6 +1,7 @@
 //! What an enclave says before it listens: that it came up, and its log.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{
@@ -23,8 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 8;
 /// Longer lines come in pieces.
 const MAX_LINE: u64 = 8 << 10;
-/// An enclave says a few lines while it boots and one now and then; its log must not fill the host's disk.
+/// An enclave says a few lines while it boots and one now and then; its log must not fill the host's disk. For all
+/// connections of this process together, each line counted with what the log puts around it.
 const MAX_LOG: u64 = 64 << 20;
+const AROUND_A_LINE: u64 = 96;
+static LOGGED: AtomicU64 = AtomicU64::new(0);
 
 /// Opens what is configured.
 pub(crate) async fn open(
@@ -81,6 +85,7 @@ async fn heartbeat(mut stream: Stream) {
 async fn console(stream: Stream) {
     match lines(
         stream,
+        &LOGGED,
         MAX_LOG,
         |line| tracing::info!(target: "enclave", "{line}"),
     )
@@ -94,25 +99,27 @@ async fn console(stream: Stream) {
 /// Gives each line to `line`, with nothing in it that could steer a terminal or pretend to be a line of its own.
 async fn lines(
     from: impl AsyncRead + Unpin,
+    logged: &AtomicU64,
     max: u64,
     mut line: impl FnMut(&str),
 ) -> io::Result<()> {
-    let mut from = BufReader::new(from.take(max));
+    let mut from = BufReader::new(from);
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
         let mut part = (&mut from).take(MAX_LINE);
         if part.read_until(b'\n', &mut bytes).await? == 0 {
-            break;
+            return Ok(());
         }
-        line(&printable(String::from_utf8_lossy(&bytes).trim_end()));
-    }
-    match from.get_ref().limit() {
-        0 => Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it had {max} bytes"),
-        )),
-        _ => Ok(()),
+        let text = printable(String::from_utf8_lossy(&bytes).trim_end());
+        let size = text.len() as u64 + AROUND_A_LINE;
+        if logged.fetch_add(size, Ordering::Relaxed) > max {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{max} bytes are logged already; restart the host to log more"),
+            ));
+        }
+        line(&text);
     }
 }
 
@@ -133,9 +140,11 @@ mod tests {
 
     async fn said(bytes: &[u8]) -> Vec<String> {
         let mut all = Vec::new();
-        lines(bytes, 1 << 20, |line| all.push(line.to_owned()))
-            .await
-            .unwrap();
+        lines(bytes, &AtomicU64::new(0), 1 << 20, |line| {
+            all.push(line.to_owned())
+        })
+        .await
+        .unwrap();
         all
     }
 
@@ -172,8 +181,16 @@ mod tests {
     async fn stops_at_the_limit_of_a_whole_log() {
         let endless = tokio::io::repeat(b'\n');
         let mut count = 0;
-        let error = lines(endless, 1000, |_| count += 1).await.unwrap_err();
+        let (logged, max) = (AtomicU64::new(0), 1000 * AROUND_A_LINE);
+        let error = lines(endless, &logged, max, |_| count += 1)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
-        assert_eq!(count, 1000);
+        assert_eq!(count, 1001);
+        // The next connection gets no budget of its own.
+        lines(&b"x\n"[..], &logged, max, |_| count += 1)
+            .await
+            .unwrap_err();
+        assert_eq!(count, 1001);
     }
 }

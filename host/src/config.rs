@@ -178,7 +178,8 @@ pub enum ConfigError {
 impl EgressConfig {
     /// The target as an endpoint; a plain `host:port` is TCP.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
-        let full = match self.target.contains("://") {
+        // One way to write each: TCP has no scheme here.
+        let full = match self.target.contains("://") && !self.target.starts_with("tcp://") {
             true => self.target.clone(),
             false => format!("tcp://{}", self.target),
         };

@@ -131,3 +131,40 @@ fn names_a_file_that_cannot_be_read() {
     let error = Config::load(Path::new("/nonexistent/host.toml")).unwrap_err();
     assert!(error.to_string().starts_with("/nonexistent/host.toml: "));
 }
+
+#[test]
+fn egress_may_lead_to_another_host_over_vsock() {
+    for target in ["vsock://2:8443", "unix:///run/kbs.sock"] {
+        let text = GOOD.replacen("kbs.example.org:8443", target, 1);
+        parse(&text).unwrap();
+    }
+    refused(
+        "kbs.example.org:8443",
+        "vsock://2",
+        &["egress[0].target", "is no target"],
+    );
+    refused(
+        "kbs.example.org:8443",
+        "http://kbs",
+        &["egress[0].target", "is no target"],
+    );
+}
+
+#[test]
+fn what_the_enclave_says_arrives_on_no_network_address() {
+    let boot = |line: &str| parse(&format!("{GOOD}\n[boot]\n{line}\n"));
+    boot("console = \"vsock://any:9001\"").unwrap();
+    boot("heartbeat = \"vsock://any:9000\"").unwrap();
+    for (line, problem) in [
+        ("console = \"tcp://0.0.0.0:9001\"", "boot.console"),
+        ("heartbeat = \"tcp://0.0.0.0:9000\"", "boot.heartbeat"),
+        (
+            "console = \"vsock://any:8000\"",
+            "already used by models.listen",
+        ),
+        ("consol = \"vsock://any:9001\"", "consol"),
+    ] {
+        let error = boot(line).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+}
