@@ -1,10 +1,14 @@
 //! Small text files, line by line.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use image::Entry;
 use similar::TextDiff;
 
 /// The comparison takes the product of lines and changes: this bounds it to a second.
 const MAX_LINES: usize = 2000;
+/// In all files of this run together, so that many small files take no longer than a few large ones.
+static LINES_LEFT: AtomicUsize = AtomicUsize::new(40_000);
 /// What people still read.
 const MAX_SHOWN: usize = 200;
 const CONTEXT: usize = 2;
@@ -15,6 +19,11 @@ pub(super) fn unified(before: &Entry, after: &Entry) -> Option<Vec<String>> {
     if old == new {
         return None;
     }
+    let cost = lines(old) + lines(new);
+    let spend = |left: usize| left.checked_sub(cost);
+    LINES_LEFT
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+        .ok()?;
     let diff = TextDiff::from_lines(old, new);
     let whole = diff.unified_diff().context_radius(CONTEXT).to_string();
     let mut lines: Vec<_> = split(&whole).map(escaped).collect();

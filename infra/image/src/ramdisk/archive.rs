@@ -73,6 +73,8 @@ pub(crate) fn read(
                     inodes.insert(key, links);
                 }
                 Some(links) => {
+                    // Kept once more for each further name.
+                    budget.name(&links.first)?;
                     link_to = Some(links.first.clone());
                     links.positions.push(position);
                     if entry.size > 0 {
