@@ -103,7 +103,7 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     };
     write().map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::usage(anyhow!(
-            "{}: exists already: remove it, or choose another name with --out",
+            "{}: exists already: remove it first",
             path.display()
         )),
         _ => Failure::io("write", path, error),

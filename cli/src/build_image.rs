@@ -7,12 +7,10 @@ use clap::Args;
 use image::EntryKind;
 use image_builder::{Built, CONFIG, INIT, PROGRAM, Parts, Signer, build};
 use serde::Deserialize;
-use supply_chain::{
-    Artifact, Blob, Build, CrateGraph, ImageFile, Kernel, Sha256Digest, SourceTree, Tool,
-    provenance, sbom,
-};
+use supply_chain::{Artifact, Blob, Build, ImageFile, Kernel, Sha256Digest, SourceTree, Tool};
 
 use crate::artefact::{self, beside};
+use crate::describe::{self, Documents};
 use crate::failure::Failure;
 use crate::files;
 use crate::output::{self, field};
@@ -25,7 +23,8 @@ use crate::output::{self, field};
 Written to --out:
   app.eif          the image
   enclave.toml     the configuration in it, as it is measured
-  build.json       what went in; with --facts also
+and with --facts also
+  build.json       what went in, and where it came from
   sbom.cdx.json    bill of materials, CycloneDX 1.6: crates, kernel, every file
   provenance.json  in-toto statement, SLSA v1
 
@@ -104,22 +103,24 @@ const LINKED: [&str; 2] = ["enclave", "init"];
 
 impl BuildImage {
     pub(crate) fn run(&self) -> Result<(), Failure> {
-        if self.out.exists() {
+        // Without a slash at its end, which would put the partial directory inside.
+        let out: PathBuf = self.out.components().collect();
+        if out.exists() {
             return Err(Failure::usage(anyhow!(
                 "{}: exists already: choose another --out, or remove it",
-                self.out.display()
+                out.display()
             )));
         }
-        let partial = beside(&self.out, "partial");
+        let partial = beside(&out, "partial");
         drop(fs::remove_dir_all(&partial));
         fs::create_dir_all(&partial).map_err(|e| Failure::io("make", &partial, e))?;
         let made = self.make(&partial).and_then(|built| {
-            fs::rename(&partial, &self.out).map_err(|e| Failure::io("write", &self.out, e))?;
+            fs::rename(&partial, &out).map_err(|e| Failure::io("write", &out, e))?;
             Ok(built)
         });
         let built = made.inspect_err(|_| drop(fs::remove_dir_all(&partial)))?;
         let mut text = String::new();
-        field(&mut text, "image", self.out.join("app.eif").display());
+        field(&mut text, "image", out.join("app.eif").display());
         field(&mut text, "size", output::bytes(built.image.size));
         for (index, pcr) in built.image.measurements.registers() {
             field(&mut text, &format!("PCR{index}"), pcr);
@@ -147,9 +148,6 @@ impl BuildImage {
             config: &config,
             name: &self.name,
             version: &self.image_version,
-            kernel_version: facts
-                .as_ref()
-                .map_or("unknown", |f| f.kernel.version.as_str()),
         };
         let eif = out.join("app.eif");
         let built = build(&parts, signer.as_ref(), &eif).map_err(|error| match error {
@@ -269,15 +267,9 @@ impl BuildImage {
             return Ok(());
         };
         let (metadata, lock) = (read(metadata, MAX_METADATA)?, read(lock, MAX_LOCK)?);
-        let crates = CrateGraph::from_cargo(&metadata, &lock, &LINKED).map_err(described)?;
-        let bom = sbom(build, &crates).map_err(described)?;
-        let also = [Artifact {
-            name: "sbom.cdx.json".to_owned(),
-            sha256: Sha256Digest::of(&bom),
-        }];
-        write(out, "sbom.cdx.json", &bom)?;
-        let statement = provenance(build, &also).map_err(described)?;
-        write(out, "provenance.json", &statement)
+        let documents = Documents::of(build, &metadata, &lock, &LINKED).map_err(described)?;
+        write(out, describe::SBOM, &documents.sbom)?;
+        write(out, describe::PROVENANCE, &documents.provenance)
     }
 }
 

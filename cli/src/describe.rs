@@ -3,7 +3,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use supply_chain::{Artifact, Build, CrateGraph, Sha256Digest, provenance, sbom};
+use supply_chain::{Artifact, Build, CrateGraph, Error, Sha256Digest, provenance, sbom};
 
 use crate::artefact::{create, failed};
 use crate::failure::Failure;
@@ -39,29 +39,55 @@ pub(crate) struct Describe {
     out_dir: PathBuf,
 }
 
+pub(crate) const SBOM: &str = "sbom.cdx.json";
+pub(crate) const PROVENANCE: &str = "provenance.json";
+
+/// What is said about a build; the provenance names the bill of materials.
+pub(crate) struct Documents {
+    pub(crate) sbom: Vec<u8>,
+    pub(crate) provenance: Vec<u8>,
+    /// Their number.
+    pub(crate) crates: usize,
+}
+
+impl Documents {
+    /// # Errors
+    /// A lock file that the build does not name, or what the library refuses.
+    pub(crate) fn of(
+        build: &Build,
+        metadata: &[u8],
+        lock: &[u8],
+        packages: &[&str],
+    ) -> Result<Self, Error> {
+        if Sha256Digest::of(lock) != build.source.cargo_lock_sha256 {
+            return Err(Error::Input {
+                what: "source.cargo_lock_sha256".into(),
+                problem: "is another lock file's: take both from one source tree".into(),
+            });
+        }
+        let crates = CrateGraph::from_cargo(metadata, lock, packages)?;
+        let sbom = sbom(build, &crates)?;
+        let also = [Artifact {
+            name: SBOM.into(),
+            sha256: Sha256Digest::of(&sbom),
+        }];
+        Ok(Self {
+            provenance: provenance(build, &also)?,
+            sbom,
+            crates: crates.crates().count(),
+        })
+    }
+}
+
 impl Describe {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let failed_build = |error| failed(&self.build, error);
         let build = Build::from_json(&read(&self.build)?).map_err(failed_build)?;
         let packages: Vec<&str> = self.package.iter().map(String::as_str).collect();
-        let lock = read(&self.lock)?;
-        if Sha256Digest::of(&lock) != build.source.cargo_lock_sha256 {
-            return Err(Failure::usage(anyhow::anyhow!(
-                "{}: is not the lock file that {} names: take both from one source tree",
-                self.lock.display(),
-                self.build.display()
-            )));
-        }
-        let crates = CrateGraph::from_cargo(&read(&self.cargo_metadata)?, &lock, &packages)
-            .map_err(|error| failed(&self.cargo_metadata, error))?;
-        let bom = sbom(&build, &crates).map_err(failed_build)?;
-        let also = [Artifact {
-            name: "sbom.cdx.json".into(),
-            sha256: Sha256Digest::of(&bom),
-        }];
-        let statement = provenance(&build, &also).map_err(failed_build)?;
+        let (metadata, lock) = (read(&self.cargo_metadata)?, read(&self.lock)?);
+        let documents = Documents::of(&build, &metadata, &lock, &packages).map_err(failed_build)?;
         let mut text = String::new();
-        for (name, bytes) in [("sbom.cdx.json", &bom), ("provenance.json", &statement)] {
+        for (name, bytes) in [(SBOM, &documents.sbom), (PROVENANCE, &documents.provenance)] {
             let path = self.out_dir.join(name);
             create(&path, bytes)?;
             field(
@@ -70,7 +96,7 @@ impl Describe {
                 format_args!("{} {}", Sha256Digest::of(bytes), path.display()),
             );
         }
-        field(&mut text, "crates", crates.crates().count());
+        field(&mut text, "crates", documents.crates);
         output::print(&text)
     }
 }

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::Args;
+use image::Image;
 use supply_chain::{
     Blob, Bundle, CYCLONEDX_BOM, Envelope, Error, MeasurementLog, Pin, Provenance, PublisherKey,
     SLSA_PROVENANCE, Signature, Statement, bom_sha256,
@@ -95,7 +96,7 @@ impl VerifyImage {
             field(&mut text, "sbom by", by.id());
         }
         if let Some(path) = &self.measurements {
-            self.published(path, &keys, &blob, &mut text)?;
+            self.published(path, &keys, &blob, &image, &mut text)?;
         }
         for (index, pcr) in image.measurements.registers() {
             field(&mut text, &format!("PCR{index}"), pcr);
@@ -138,6 +139,7 @@ impl VerifyImage {
         path: &Path,
         keys: &[PublisherKey],
         blob: &Blob,
+        image: &Image,
         text: &mut String,
     ) -> Result<(), Failure> {
         let failed = |error| failed(path, error);
@@ -154,6 +156,13 @@ impl VerifyImage {
             return Err(refused(format!(
                 "this image was revoked {time}: {}",
                 reason.escape_debug()
+            )));
+        }
+        // Policies are made from the list's registers, so they have to be this image's.
+        if publication.image.pcrs != artefact::registers(image) {
+            return Err(refused(format!(
+                "entry {} has other registers than the image it names",
+                publication.sequence
             )));
         }
         field(

@@ -50,8 +50,6 @@ pub struct Parts<'a> {
     pub name: &'a str,
     /// Likewise.
     pub version: &'a str,
-    /// Likewise.
-    pub kernel_version: &'a str,
 }
 
 /// Who signs: PEM of a P-384 certificate and of its key (PKCS#8). PCR8 then names the certificate.
@@ -107,6 +105,7 @@ pub fn build(parts: &Parts<'_>, signer: Option<&Signer<'_>>, out: &Path) -> Resu
     let enclave = program(parts.enclave)?;
     let (boot, boot_entries) = boot_ramdisk(&init)?;
     let (app, app_entries) = app_ramdisk(&enclave, parts.config)?;
+    let kernel_version = kernel_version(parts.kernel)?;
     let metadata = Metadata::new(&BuildInfo {
         name: parts.name,
         version: parts.version,
@@ -114,7 +113,7 @@ pub fn build(parts: &Parts<'_>, signer: Option<&Signer<'_>>, out: &Path) -> Resu
         tool: "cloister",
         tool_version: env!("CARGO_PKG_VERSION"),
         operating_system: "Linux",
-        kernel_version: parts.kernel_version,
+        kernel_version: &kernel_version,
     });
 
     let partial = beside(out);
@@ -150,6 +149,18 @@ pub fn build(parts: &Parts<'_>, signer: Option<&Signer<'_>>, out: &Path) -> Resu
         image,
         ramdisks: vec![boot_entries, app_entries],
     })
+}
+
+/// As the kernel says it of itself, so that the same parts give the same metadata whoever packs them: `6.12.57`.
+fn kernel_version(path: &Path) -> Result<String, Error> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(image::kernel::START)
+        .read_to_end(&mut start)
+        .map_err(Error::io(path))?;
+    let text = image::kernel::version(&start).unwrap_or_default();
+    let word = text.split_ascii_whitespace().next().unwrap_or("unknown");
+    Ok(word.to_owned())
 }
 
 fn boot_ramdisk(init: &[u8]) -> Result<(Vec<u8>, Vec<Entry>), Error> {

@@ -54,7 +54,6 @@ impl Bench {
             config,
             name: "test",
             version: "1",
-            kernel_version: "6.12",
         };
         build(&parts, None, &self.path(out))
     }
@@ -160,6 +159,27 @@ fn refuses_what_is_no_program_for_this_processor() {
 fn refuses_a_configuration_that_an_enclave_would_not_read() {
     let error = Bench::new().build(&vec![b'#'; MAX_CONFIG + 1], "x.eif");
     assert!(matches!(error, Err(Error::ConfigTooLarge(_))));
+}
+
+#[test]
+fn a_failed_signature_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let parts = Parts {
+        kernel: &bench.path("kernel"),
+        init: &bench.path("init"),
+        enclave: &bench.path("enclave"),
+        config: b"",
+        name: "test",
+        version: "1",
+    };
+    let signer = Signer {
+        certificate: b"no certificate",
+        key: b"no key",
+    };
+    let error = build(&parts, Some(&signer), &bench.path("x.eif"));
+    assert!(matches!(error, Err(Error::Signature(_))));
+    assert!(!bench.path("x.eif").exists());
+    assert!(!bench.path("x.eif.partial").exists());
 }
 
 #[test]

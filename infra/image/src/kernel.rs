@@ -1,7 +1,7 @@
 //! What a kernel says of itself (kernel: Documentation/arch/x86/boot.rst).
 
 /// How much of a bzImage has to be seen: the text is in the first sectors, and its position has 16 bits.
-pub(crate) const START: u64 = 0x1_0000;
+pub const START: u64 = 0x1_0000;
 /// Twice what kernels say.
 const MAX_LENGTH: usize = 512;
 
@@ -12,7 +12,7 @@ const POINTER: usize = 0x20e;
 const BASE: usize = 0x200;
 
 /// The text that `kernel_version` of the setup header points to, as `6.12.48 (builder@host) #1 SMP …`; escaped.
-pub(crate) fn version(start: &[u8]) -> Option<String> {
+pub fn version(start: &[u8]) -> Option<String> {
     let at = |position: usize, length: usize| start.get(position..)?.get(..length);
     if at(BOOT_FLAG, 2)? != [0x55, 0xaa] || at(MAGIC, 4)? != b"HdrS" {
         return None;

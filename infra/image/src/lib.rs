@@ -26,7 +26,7 @@ mod file_diff;
 mod header;
 mod image;
 mod input;
-mod kernel;
+pub mod kernel;
 mod measurements;
 mod metadata;
 mod ramdisk;

@@ -179,7 +179,6 @@ pub fn pack(options: &MachineOptions, config: &[u8], out: &Path) -> Result<Pcrs,
         config,
         name: "cloister",
         version: env!("CARGO_PKG_VERSION"),
-        kernel_version: "unknown",
     };
     let built = build(&parts, None, out)
         .map_err(|e| Error::Image(format!("{e} (scripts/nitro-emulator builds the parts)")))?;
