@@ -154,20 +154,66 @@ async fn refused_after(
     refused(options).await
 }
 
+/// As [`refused_after`], and the reasons in the broker's own release log, which outlives the run.
+async fn refused_by_the_broker(
+    machine: MachineOptions,
+    spoil: impl FnOnce(&Layout) + Send + 'static,
+) -> (String, Vec<String>) {
+    let kept = tempfile::tempdir().unwrap();
+    let dir = kept.path().to_owned();
+    let error = refused_after(machine, move |layout| {
+        spoil(layout);
+        let text = std::fs::read_to_string(layout.config("kbs")).unwrap();
+        let mut config: toml::Table = text.parse().unwrap();
+        for (field, file) in [
+            ("database", "kbs.sqlite"),
+            ("master_key_file", "master.key"),
+        ] {
+            let path = dir.join(file).display().to_string();
+            config.insert(field.to_owned(), path.into());
+        }
+        std::fs::copy(layout.path("master.key"), dir.join("master.key")).unwrap();
+        let text = toml::to_string(&config).unwrap();
+        std::fs::write(layout.config("kbs"), &text).unwrap();
+        std::fs::write(dir.join("kbs.toml"), &text).unwrap();
+    })
+    .await;
+    let config = kbs::Config::load(&kept.path().join("kbs.toml")).unwrap();
+    let mut reasons = Vec::new();
+    kbs::offline::read_log(&config, |record| {
+        reasons.extend(record.entry.reason.clone());
+    })
+    .unwrap();
+    (error, reasons)
+}
+
+/// The broker's last word was a refusal, for this reason.
+#[track_caller]
+fn refused_for(reasons: &[String], expected: &str) {
+    let last = reasons.last().map(String::as_str).unwrap_or_default();
+    assert!(last.contains(expected), "expected {expected}: {reasons:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_byte_of_configuration_more_and_nothing_is_released() {
     let Some((machine, _guard)) = machine().await else {
         return;
     };
     let again = machine.clone();
-    let error = refused_after(machine, move |layout| {
+    let (error, reasons) = refused_by_the_broker(machine, move |layout| {
         let mut config = std::fs::read(layout.config("enclave")).unwrap();
         config.push(b'\n');
         pack(&again, &config, &layout.path("enclave.eif")).unwrap();
     })
     .await;
-    assert!(error.contains("the broker issued no identity"), "{error}");
-    assert!(error.contains("refused"), "{error}");
+    assert!(
+        error.contains("the broker issued no identity: the broker refused"),
+        "{error}"
+    );
+    refused_for(
+        &reasons,
+        "no identity is mapped to this measurement: PCR0 is",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +222,7 @@ async fn a_key_is_released_to_no_other_image_even_with_an_identity() {
         return;
     };
     // The identity is given to this image, the key to another one.
-    let error = refused_after(machine, |layout| {
+    let (error, reasons) = refused_by_the_broker(machine, |layout| {
         let path = layout.path("policy.rego");
         let policy = std::fs::read_to_string(&path).unwrap();
         let at = policy.find("pcrs[\"2\"] == \"").unwrap() + "pcrs[\"2\"] == \"".len();
@@ -185,7 +231,11 @@ async fn a_key_is_released_to_no_other_image_even_with_an_identity() {
         std::fs::write(path, bytes).unwrap();
     })
     .await;
-    assert!(error.contains("the broker released no key"), "{error}");
+    assert!(
+        error.contains("the broker released no key for model cloister-demo: the broker refused"),
+        "{error}"
+    );
+    refused_for(&reasons, "the policy does not allow it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,24 +243,28 @@ async fn nobody_believes_a_module_without_a_true_signature() {
     let Some((machine, _guard)) = machine().await else {
         return;
     };
-    for fault in [
-        Fault::WrongKey,
-        Fault::ExpiredLeaf,
-        Fault::MissingIntermediate,
+    for (fault, reason) in [
+        (Fault::WrongKey, "the document's signature is wrong"),
+        (Fault::ExpiredLeaf, "no valid path: CertExpired"),
+        (Fault::MissingIntermediate, "no valid path: UnknownIssuer"),
     ] {
         let mut machine = machine.clone();
         machine.fault = Some(fault);
-        let error = refused_after(machine, |_| {}).await;
+        let (error, reasons) = refused_by_the_broker(machine, |_| {}).await;
         assert!(
-            error.contains("the broker issued no identity"),
+            error.contains("the broker issued no identity: the broker refused"),
             "{fault:?}: {error}"
         );
+        refused_for(&reasons, reason);
     }
     // Without a key the module makes documents that are none; init stops on them.
     let mut machine = machine.clone();
     machine.fault = Some(Fault::Unsigned);
     let error = refused_after(machine, |_| {}).await;
-    assert!(error.contains("secure module"), "{error}");
+    assert!(
+        error.contains("secure module gave an unexpected answer to Attestation"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,12 +272,16 @@ async fn nobody_believes_a_foreign_root() {
     let Some((machine, _guard)) = machine().await else {
         return;
     };
-    let error = refused_after(machine, |layout| {
+    let (error, reasons) = refused_by_the_broker(machine, |layout| {
         let foreign = SimPki::generate(tests::clock()()).root_pem();
         std::fs::write(layout.path("nitro-root.pem"), foreign).unwrap();
     })
     .await;
-    assert!(error.contains("the broker issued no identity"), "{error}");
+    assert!(
+        error.contains("the broker issued no identity: the broker refused"),
+        "{error}"
+    );
+    refused_for(&reasons, "do not lead to the trust anchor: the root is");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,8 +317,11 @@ async fn nothing_added_to_the_command_line_weakens_it() {
     ] {
         let mut machine = machine.clone();
         machine.append = append.to_owned();
-        let error = refused_after(machine, |_| {}).await;
+        let (error, reasons) = refused_by_the_broker(machine, |_| {}).await;
         assert!(error.contains(said), "{append}: {error}");
+        // Whatever ended the machine came before anything was asked for.
+        let asked = reasons.iter().any(|r| r.contains("valid until"));
+        assert!(!asked, "{append}: an identity was issued: {reasons:?}");
     }
 }
 

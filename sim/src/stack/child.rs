@@ -104,6 +104,31 @@ impl Child {
         }
     }
 
+    /// Waits until the file has this text in it.
+    pub(super) async fn wait_for(
+        &mut self,
+        path: &std::path::Path,
+        text: &str,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        let found = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).contains(text);
+        while !std::fs::read(path).is_ok_and(found) {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Err(self.over(status.code()));
+            }
+            if Instant::now() > deadline {
+                return Err(Error::NotReady {
+                    role: self.role,
+                    after_s: limit.as_secs(),
+                    tail: self.tail(),
+                });
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
     /// Resolves when the program ends by itself.
     pub(super) async fn ended(&mut self) -> Error {
         let code = self.process.wait().await.ok().and_then(|s| s.code());

@@ -191,6 +191,13 @@ impl Stack {
             say(&format!("starting {role}"));
             let started = Instant::now();
             let mut child = Child::spawn(&options.exe, role, &layout, stdin).await?;
+            if role == "machine" {
+                // Packets of another machine for one that is not up yet stop vhost-device-vsock from delivering any.
+                let console = layout.path("console.log");
+                child
+                    .wait_for(&console, "heartbeat answered", READY)
+                    .await?;
+            }
             let (endpoint, path) = layout.ready(role);
             child.wait_ready(&endpoint, path, READY).await?;
             timings.push((role, started.elapsed()));
