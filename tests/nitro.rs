@@ -2,8 +2,11 @@
 //! through every program. Needs what `scripts/nitro-emulator setup` builds.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use attestation::Pcr;
 use bytes::Bytes;
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
 use sim::machine::Fault;
 use sim::nsm::SimPki;
@@ -83,7 +86,8 @@ async fn serves(stack: &Stack) {
     let (status, body) = stack::get(&endpoint, "/cloister/evidence").await.unwrap();
     assert_eq!(status, 200);
     let evidence = String::from_utf8(body.to_vec()).unwrap();
-    for index in 0..=4 {
+    let signed = (stack.pcrs[&8] != Pcr::ZERO).then_some(8);
+    for index in (0..=4).chain(signed) {
         assert!(
             evidence.contains(&stack.pcrs[&index].to_string()),
             "PCR{index}"
@@ -131,17 +135,30 @@ async fn a_parent_with_cid_3_serves_the_same_image() {
         return;
     };
     machine.parent_machine = true;
+    machine.signer = Some(signer());
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::start(options(machine, both(dir.path())))
         .await
         .unwrap();
     serves(&stack).await;
+    assert_ne!(stack.pcrs[&8], Pcr::ZERO, "the image was signed");
     let parent = std::fs::read_to_string(stack.layout.path("parent.log")).unwrap();
     assert!(
         parent.contains("init: heartbeat answered by CID 3"),
         "{parent}"
     );
     stack.stop().await;
+}
+
+/// A signer of images, whose certificate is PCR8.
+fn signer() -> (String, String) {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    let mut params = CertificateParams::default();
+    let now = tests::clock()();
+    params.not_before = now.into();
+    params.not_after = (now + Duration::from_secs(3600)).into();
+    let certificate = params.self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
 }
 
 /// Spoils a finished run before its first program starts.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use attestation::{Pcr, Pcrs};
 use image::RamdiskWriter;
-use image_builder::{Parts, build};
+use image_builder::{Parts, Signer, build};
 use serde_json::json;
 
 use super::settings::toml_text;
@@ -31,6 +31,8 @@ pub struct MachineOptions {
     pub processors: u32,
     pub append: String,
     pub fault: Option<Fault>,
+    /// Who signs the image: PEM of a P-384 certificate and of its key. PCR8 then names the certificate.
+    pub signer: Option<(String, String)>,
     /// The parent instance is a second machine with CID 3, as on Nitro; its host forwards to ours.
     pub parent_machine: bool,
 }
@@ -45,6 +47,7 @@ impl MachineOptions {
             processors: 2,
             append: String::new(),
             fault: None,
+            signer: None,
             parent_machine: false,
         }
     }
@@ -180,7 +183,11 @@ pub fn pack(options: &MachineOptions, config: &[u8], out: &Path) -> Result<Pcrs,
         name: "cloister",
         version: env!("CARGO_PKG_VERSION"),
     };
-    let built = build(&parts, None, out)
+    let signer = options.signer.as_ref().map(|(certificate, key)| Signer {
+        certificate: certificate.as_bytes(),
+        key: key.as_bytes(),
+    });
+    let built = build(&parts, signer.as_ref(), out)
         .map_err(|e| Error::Image(format!("{e} (scripts/nitro-emulator builds the parts)")))?;
     let mut pcrs: Pcrs = (0..16).map(|index| (index, Pcr::ZERO)).collect();
     for (index, pcr) in built.image.measurements.registers() {
