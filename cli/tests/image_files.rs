@@ -389,6 +389,17 @@ fn refuses_a_configuration_that_may_be_another_one_in_the_enclave() {
     fs::write(world.path("stray"), stray).unwrap();
     refused_inside(&["elsewhere", "stray"], &["lands elsewhere"]);
     refused_inside(&["boot", "stray"], &["left out by the kernel"]);
+    // Under another name the configuration that is there already is replaced: the link leads to its directory.
+    let mut alias = Vec::new();
+    RamdiskWriter::new(&mut alias)
+        .symlink("x", "app")
+        .and_then(RamdiskWriter::finish)
+        .unwrap();
+    fs::write(world.path("alias"), &alias).unwrap();
+    let file = entry(0o100_644, content.len(), "x/enclave.toml\0");
+    let through = format!("{file}{content}\0\0{}", entry(0, 0, "TRAILER!!!\0"));
+    fs::write(world.path("through"), through).unwrap();
+    refused_inside(&["boot", "app", "alias", "through"], &["lands elsewhere"]);
     world.app(
         "large",
         &[("app/enclave.toml", 0o644, &vec![b'#'; (1 << 20) + 1])],

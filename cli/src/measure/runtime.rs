@@ -93,7 +93,9 @@ fn inside(listings: &[Listing]) -> Result<Vec<u8>, Failure> {
             return Err(refused(format!("ramdisk {}: {stop}", index + 1)));
         }
         let elsewhere = listing.remarks.iter().find(|remark| match remark {
-            Remark::NoParent { path, .. } | Remark::ThroughLink { path, .. } => path == CONFIG,
+            Remark::NoParent { path, .. } => path == CONFIG,
+            // Where a link leads is not followed here: it could lead to the configuration.
+            Remark::ThroughLink { .. } => true,
             _ => false,
         });
         if let Some(remark) = elsewhere {
