@@ -11,11 +11,12 @@ use std::process::{Command, Output};
 
 /// The smallest file that passes for a static program.
 fn program() -> Vec<u8> {
-    let mut elf = vec![0; 64];
-    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    elf[18] = 62;
-    elf[32] = 64;
-    elf[54] = 56;
+    let mut elf = b"\x7fELF\x02\x01".to_vec();
+    elf.resize(64, 0);
+    // e_machine (x86-64), e_phoff and e_phentsize; no program headers.
+    for (at, value) in [(18, 62), (32, 64), (54, 56)] {
+        *elf.get_mut(at).unwrap() = value;
+    }
     elf
 }
 
