@@ -43,7 +43,7 @@ pub(crate) struct BuildImage {
     /// Its configuration.
     #[arg(long, value_name = "TOML")]
     config: PathBuf,
-    /// A model owner's part of the configuration: one or more [[models]] and nothing else. May be given several times.
+    /// A model owner's part of the configuration: one or more `[[models]]` and nothing else. May be given several times.
     #[arg(long, value_name = "TOML")]
     model_policy: Vec<PathBuf>,
     /// Directory to make; it must not exist.

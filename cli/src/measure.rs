@@ -49,7 +49,7 @@ pub(crate) struct Measure {
     /// List every file of the ramdisks; --format json always does.
     #[arg(long)]
     files: bool,
-    /// manifest.json of a sealed model that is served: adds PCR16. One for each [[models]] of the configuration, in that order.
+    /// manifest.json of a sealed model that is served: adds PCR16. One for each `[[models]]` of the configuration, in that order.
     #[arg(long, value_name = "FILE")]
     manifest: Vec<PathBuf>,
     /// Configuration that PCR16 is told from, instead of app/enclave.toml in the image.
