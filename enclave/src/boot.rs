@@ -21,7 +21,7 @@ use attestation::{
 };
 use engine::{Engine, EngineOptions};
 use identity::{Clock as IdentityClock, Credentials};
-use kbs_client::{Broker, BrokerConfig, KeyBroker};
+use kbs_client::{Broker, KeyBroker};
 use sealed_model::{DataKey, Package};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -133,18 +133,17 @@ fn broker(
     boot_id: BootId,
     clock: IdentityClock,
 ) -> Result<Arc<dyn KeyBroker>, identity::Error> {
-    let address = BrokerConfig {
-        endpoint: config.broker.endpoint.clone(),
-        spiffe_id: config.broker.spiffe_id.clone(),
-    };
     let attester = Arc::clone(&platform.attester);
-    let broker = Broker::new(
-        address,
+    let mut broker = Broker::new(
+        config.brokers.clone(),
         config.trust.bundles.clone(),
         attester,
         config.digest,
         boot_id,
     )?;
+    if let Some(trustee) = &config.trustee {
+        broker = broker.with_trustee(trustee.clone())?;
+    }
     Ok(Arc::new(broker.with_clock(clock)?))
 }
 

@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 
 use attestation::Sha256Digest;
 use identity::{SpiffeId, TrustBundles, TrustDomain};
+use kbs_client::Server;
 use sealed_model::PublisherKey;
 use serde::Deserialize;
 use transport::Endpoint;
 
 use crate::authz::Authorization;
 
+mod brokers;
 mod file;
 mod limits;
 #[cfg(test)]
 mod tests;
 
+use brokers::TrusteeSection;
 use file::{File, models, workload};
 pub use limits::Limits;
 
@@ -44,7 +47,10 @@ pub struct Config {
     pub spiffe_id: SpiffeId,
     pub listen: Listen,
     pub trust: Trust,
-    pub broker: BrokerAddress,
+    /// The key brokers, reached through the host and known by their SPIFFE IDs; never empty.
+    pub brokers: Vec<Server>,
+    /// Where keys are asked for with a token of the broker's, if not at the broker.
+    pub trustee: Option<Server>,
     pub models: Vec<ModelConfig>,
     pub authorization: Authorization,
     pub limits: Limits,
@@ -64,12 +70,6 @@ pub struct Listen {
 pub struct Trust {
     pub bundles: TrustBundles,
     pub callers: Vec<TrustDomain>,
-}
-
-/// The key broker: reached through the host, known by its SPIFFE ID.
-pub struct BrokerAddress {
-    pub endpoint: Endpoint,
-    pub spiffe_id: SpiffeId,
 }
 
 /// One sealed model to open.
@@ -109,7 +109,9 @@ impl Config {
     /// Dials `cid` where the configuration says [`NITRO_PARENT`]: under other hypervisors the parent has another number, and
     /// the same image runs there. Whoever answers sees ciphertext, as the parent does.
     pub fn dial_parent(&mut self, cid: u32) {
-        let endpoints = std::iter::once(&mut self.broker.endpoint)
+        let servers = self.brokers.iter_mut().chain(&mut self.trustee);
+        let endpoints = servers
+            .map(|server| &mut server.endpoint)
             .chain(self.models.iter_mut().map(|model| &mut model.source));
         for endpoint in endpoints {
             if let Endpoint::Vsock { cid: at, .. } = endpoint
@@ -133,13 +135,8 @@ impl Config {
 
         let trust = file.trust.check()?;
         let spiffe_id = workload("spiffe_id", &file.spiffe_id, &trust.domain)?;
-        let broker_id = workload("broker.spiffe_id", &file.broker.spiffe_id, &trust.domain)?;
-        if spiffe_id == broker_id {
-            return Err(problem(
-                "broker.spiffe_id",
-                "is this enclave's own; give the broker's",
-            ));
-        }
+        let brokers = file.broker.check(&spiffe_id, &trust.domain)?;
+        let trustee = file.trustee.map(TrusteeSection::check).transpose()?;
         if file.listen.serve == file.listen.control {
             return Err(problem(
                 "listen.control",
@@ -159,10 +156,8 @@ impl Config {
                 bundles: trust.bundles,
                 callers: trust.callers,
             },
-            broker: BrokerAddress {
-                endpoint: file.broker.endpoint,
-                spiffe_id: broker_id,
-            },
+            brokers,
+            trustee,
             models: models(file.models)?,
             authorization,
             limits: file.limits,

@@ -30,5 +30,8 @@ pub use error::{Error, verdict};
 pub use leaf::{Leaf, leaf};
 pub use session::{SessionFacts, client_facts, server_facts};
 pub use svid::Svid;
-pub use tls::{ClientAuth, client_config, client_config_at, provider, server_config, server_name};
+pub use tls::{
+    ClientAuth, client_config, client_config_at, provider, server_config, server_name,
+    web_client_config,
+};
 pub use verifier::Accept;

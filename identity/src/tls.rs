@@ -1,4 +1,5 @@
-//! The project's two TLS configurations: TLS 1.3 alone, nothing resumed, nothing early, SPIFFE identities.
+//! The project's TLS configurations: TLS 1.3 alone, nothing resumed, nothing early, SPIFFE identities; and one for servers
+//! of others, which have a host name under a given root.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::{DnsName, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, DnsName, ServerName};
 
 use crate::verifier::PeerVerifier;
 use crate::{Accept, BundleHandle, Clock, Credentials, Error};
@@ -120,13 +121,40 @@ pub fn client_config_at(
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(bundles, accept)?));
-    let mut config = match credentials {
+    let config = match credentials {
         Some(credentials) => builder.with_client_cert_resolver(credentials),
         None => builder.with_no_client_auth(),
     };
+    Ok(Arc::new(client(config, false, alpn)))
+}
+
+/// A client of servers outside the trust domain: their certificate has to chain to one of `roots` and name the host that is
+/// dialled (RFC 6125, through rustls). No root of the system is believed, and no certificate of ours is sent.
+///
+/// # Errors
+/// A root that is no CA certificate, or rustls refusing the provider.
+pub fn web_client_config(
+    clock: &Clock,
+    roots: &[CertificateDer<'static>],
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, Error> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone())?;
+    }
+    if store.is_empty() {
+        return Err(Error::Pem("root certificate"));
+    }
+    let builder = ClientConfig::builder_with_details(Arc::new(provider()), clock.provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(store);
+    Ok(Arc::new(client(builder.with_no_client_auth(), true, alpn)))
+}
+
+fn client(mut config: ClientConfig, sni: bool, alpn: &[&[u8]]) -> ClientConfig {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    config.enable_sni = false;
+    config.enable_sni = sni;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Ok(Arc::new(config))
+    config
 }

@@ -1,27 +1,19 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use attestation::{AttestationRequest, Attester, Binding, BootId, Evidence, Sha256Digest, Subject};
-use identity::{Accept, BundleHandle, Clock, SpiffeId, Svid, TrustBundles};
-use rustls::ClientConfig;
-use transport::Endpoint;
+use identity::{BundleHandle, Clock, SpiffeId, Svid, TrustBundles};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Failure};
-use crate::http::{ALPN, Connection};
+use crate::http::{Connection, Proof};
 use crate::rcar::{self, NitroEvidence};
+use crate::server::{Link, Server};
+use crate::step::{Observer, Step};
 use crate::tee_key::TeeKey;
 use crate::{retry, svid};
-
-/// Where the broker is, and who it must be.
-#[derive(Debug, Clone)]
-pub struct BrokerConfig {
-    /// What is dialled; behind it the host passes bytes on.
-    pub endpoint: Endpoint,
-    /// The exact ID in the broker's X.509-SVID.
-    pub spiffe_id: SpiffeId,
-}
 
 /// A secret that the broker released. Believe it only when the sealed model's authentication tags open under it.
 pub struct KeyBytes(Zeroizing<Vec<u8>>);
@@ -46,24 +38,27 @@ pub trait KeyBroker: Send + Sync {
     fn data_key<'a>(&'a self, key_id: &'a str) -> BrokerFuture<'a, KeyBytes>;
 }
 
-/// The key broker behind one endpoint.
+/// Key brokers of one owner, any of which will do; keys may come from another server on their word.
 pub struct Broker {
-    config: BrokerConfig,
+    brokers: Vec<Link>,
+    /// Which of them answered last.
+    preferred: AtomicUsize,
+    trustee: Option<Link>,
     bundles: BundleHandle,
-    tls: Arc<ClientConfig>,
     clock: Clock,
     attester: Arc<dyn Attester>,
     config_digest: Sha256Digest,
     boot_id: BootId,
+    observer: Option<Observer>,
 }
 
 impl Broker {
-    /// `bundles` come from measured configuration: they decide who the broker is, and whose SVIDs we take.
+    /// `bundles` come from measured configuration: they decide who the brokers are, and whose SVIDs we take.
     ///
     /// # Errors
-    /// The TLS library refused its own settings.
+    /// The TLS library refused its own settings, or a server's roots.
     pub fn new(
-        config: BrokerConfig,
+        brokers: Vec<Server>,
         bundles: TrustBundles,
         attester: Arc<dyn Attester>,
         config_digest: Sha256Digest,
@@ -71,25 +66,48 @@ impl Broker {
     ) -> Result<Self, identity::Error> {
         let bundles = bundles.into_handle();
         let clock = Clock::system();
-        let tls = tls(&config, &bundles, &clock)?;
+        let link = |server| Link::new(server, &bundles, &clock);
         Ok(Self {
-            config,
+            brokers: brokers.into_iter().map(link).collect::<Result<_, _>>()?,
+            preferred: AtomicUsize::new(0),
+            trustee: None,
             bundles,
-            tls,
             clock,
             attester,
             config_digest,
             boot_id,
+            observer: None,
         })
+    }
+
+    /// Keys come from `trustee`, which never sees our evidence: it gets the broker's token about us (RATS passport model,
+    /// RFC 9334 §5.1). It has to trust the broker's signing key. Identities come from the broker as before.
+    ///
+    /// # Errors
+    /// As [`Broker::new`].
+    pub fn with_trustee(mut self, trustee: Server) -> Result<Self, identity::Error> {
+        self.trustee = Some(Link::new(trustee, &self.bundles, &self.clock)?);
+        Ok(self)
     }
 
     /// Checks certificates against `clock` instead of the system's.
     ///
     /// # Errors
     /// As [`Broker::new`].
-    pub fn with_clock(self, clock: Clock) -> Result<Self, identity::Error> {
-        let tls = tls(&self.config, &self.bundles, &clock)?;
-        Ok(Self { tls, clock, ..self })
+    pub fn with_clock(mut self, clock: Clock) -> Result<Self, identity::Error> {
+        let links = self.brokers.iter_mut().chain(&mut self.trustee);
+        for link in links {
+            *link = Link::new(link.server.clone(), &self.bundles, &clock)?;
+        }
+        self.clock = clock;
+        Ok(self)
+    }
+
+    /// Tells `observer` of each step once it is behind us.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Observer) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// Makes a P-256 key and gets an X.509-SVID for `id` over it: by fresh evidence, checked as a stranger's would be.
@@ -97,7 +115,8 @@ impl Broker {
     /// # Errors
     /// See [`Error`]. [`Error::Malformed`] also when the chain is not what was asked for.
     pub async fn issue_svid(&self, id: &SpiffeId) -> Result<Svid, Error> {
-        retry::with_backoff(|| self.try_issue_svid(id)).await
+        let attempt = |broker| self.try_issue_svid(broker, id);
+        retry::with_backoff(&self.brokers, &self.preferred, attempt).await
     }
 
     /// Makes a recipient key and has the secret under `key_id` released to it.
@@ -106,12 +125,14 @@ impl Broker {
     /// See [`Error`].
     pub async fn data_key(&self, key_id: &str) -> Result<KeyBytes, Error> {
         rcar::check_key_id(key_id)?;
-        retry::with_backoff(|| self.try_data_key(key_id)).await
+        let attempt = |broker| self.try_data_key(broker, key_id);
+        retry::with_backoff(&self.brokers, &self.preferred, attempt).await
     }
 
-    async fn try_data_key(&self, key_id: &str) -> Result<KeyBytes, Failure> {
-        let mut connection = self.connect().await?;
+    async fn try_data_key(&self, broker: &Link, key_id: &str) -> Result<KeyBytes, Failure> {
+        let mut connection = self.connect(broker).await?;
         let session = rcar::authenticate(&mut connection).await?;
+        self.done(Step::Challenge);
         let Ok(key) = TeeKey::generate_p256() else {
             return Err(Error::Request("no recipient key could be made").into());
         };
@@ -122,13 +143,29 @@ impl Broker {
         let evidence = self
             .evidence(nonce, key.spki_der().to_vec(), subject)
             .await?;
-        rcar::attest(&mut connection, &session, &key, self.wire(&evidence)).await?;
-        let secret = rcar::resource(&mut connection, &session, &key, key_id).await?;
+        let evidence = self.wire(&evidence);
+        self.done(Step::Evidence);
+        let secret = match &self.trustee {
+            None => {
+                rcar::attest(&mut connection, &session, &key, evidence).await?;
+                self.done(Step::Attested);
+                let proof = Proof::Cookie(&session.cookie);
+                rcar::resource(&mut connection, proof, &key, key_id).await?
+            }
+            Some(trustee) => {
+                let token = rcar::token(&mut connection, &session, &key, evidence).await?;
+                self.done(Step::Token);
+                let mut connection = self.connect(trustee).await?;
+                let proof = Proof::Bearer(&token);
+                rcar::resource(&mut connection, proof, &key, key_id).await?
+            }
+        };
+        self.done(Step::Resource);
         Ok(KeyBytes(secret))
     }
 
-    async fn try_issue_svid(&self, id: &SpiffeId) -> Result<Svid, Failure> {
-        let mut connection = self.connect().await?;
+    async fn try_issue_svid(&self, broker: &Link, id: &SpiffeId) -> Result<Svid, Failure> {
+        let mut connection = self.connect(broker).await?;
         let nonce = svid::challenge(&mut connection).await?;
         let own = |_detail| Error::Request("no request for this spiffe id could be made");
         let (pkcs8, csr) = identity::issue::key_and_csr(id).map_err(own)?;
@@ -157,8 +194,16 @@ impl Broker {
         Svid::from_der(chain, pkcs8).map_err(refuse)
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
-        Connection::open(&self.config.endpoint, Arc::clone(&self.tls)).await
+    async fn connect(&self, server: &Link) -> Result<Connection, Failure> {
+        let connection = Connection::open(server).await?;
+        self.done(Step::Connection);
+        Ok(connection)
+    }
+
+    fn done(&self, step: Step) {
+        if let Some(observer) = &self.observer {
+            observer(step);
+        }
     }
 
     /// The secure module's calls block, so they run where blocking is allowed.
@@ -200,19 +245,4 @@ impl KeyBroker for Broker {
     fn data_key<'a>(&'a self, key_id: &'a str) -> BrokerFuture<'a, KeyBytes> {
         Box::pin(Self::data_key(self, key_id))
     }
-}
-
-/// No certificate of ours: what we are is in the evidence.
-fn tls(
-    config: &BrokerConfig,
-    bundles: &BundleHandle,
-    clock: &Clock,
-) -> Result<Arc<ClientConfig>, identity::Error> {
-    identity::client_config_at(
-        clock.clone(),
-        None,
-        Arc::clone(bundles),
-        Accept::Ids(vec![config.spiffe_id.clone()]),
-        ALPN,
-    )
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use attestation::AttestError;
 
 /// Why there is no key and no SVID, by who must act.
@@ -52,8 +54,13 @@ pub enum Unavailable {
     #[error("no {0} in time")]
     Timeout(&'static str),
     /// The broker says that it cannot serve now.
-    #[error("the broker answered with status {0}")]
-    Status(u16),
+    #[error("the broker answered with status {status}")]
+    Status {
+        /// The HTTP status: 429, or 5xx.
+        status: u16,
+        /// What it asked us to wait.
+        wait: Option<Duration>,
+    },
     /// The session ended between two of our requests.
     #[error("the broker forgot our session")]
     Forgotten,

@@ -4,20 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, RETRY_AFTER, SET_COOKIE,
+};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use transport::Endpoint;
 
 use crate::error::{Error, Failure, Unavailable};
 use crate::jwe::MAX_JWE;
+use crate::server::{Link, ServerIdentity};
 
 pub(crate) const ALPN: &[&[u8]] = &[b"http/1.1"];
 
@@ -33,8 +34,29 @@ const MAX_ERROR_BODY: usize = 4 * 1024;
 const MAX_KIND: usize = 48;
 
 pub(crate) struct Connection {
+    host: String,
     sender: SendRequest<Full<Bytes>>,
     driver: AbortHandle,
+}
+
+/// What a request shows for itself.
+#[derive(Clone, Copy)]
+pub(crate) enum Proof<'a> {
+    None,
+    /// `name=value` of the session's cookie.
+    Cookie(&'a str),
+    /// An attestation token (RFC 6750).
+    Bearer(&'a str),
+}
+
+impl Proof<'_> {
+    fn header(self) -> Option<(HeaderName, String)> {
+        match self {
+            Self::None => None,
+            Self::Cookie(cookie) => Some((COOKIE, cookie.to_owned())),
+            Self::Bearer(token) => Some((AUTHORIZATION, format!("Bearer {token}"))),
+        }
+    }
 }
 
 impl Drop for Connection {
@@ -49,18 +71,22 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    pub(crate) async fn open(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<Self, Failure> {
+    pub(crate) async fn open(link: &Link) -> Result<Self, Failure> {
         let open = async {
-            let stream = endpoint.connect().await.map_err(Unavailable::Io)?;
-            let stream = TlsConnector::from(tls)
-                .connect(identity::server_name(), stream)
+            let dial = link.server.endpoint.connect();
+            let stream = dial.await.map_err(Unavailable::Io)?;
+            let stream = TlsConnector::from(Arc::clone(&link.tls))
+                .connect(link.name(), stream)
                 .await
-                .map_err(|error| match identity::verdict(&error) {
-                    Some(_) => Unavailable::Identity(error),
-                    None => Unavailable::Io(error),
+                .map_err(|error| match is_about_the_certificate(&error) {
+                    true => Unavailable::Identity(error),
+                    false => Unavailable::Io(error),
                 })?;
             let (_, session) = stream.get_ref();
-            if let Err(error) = identity::client_facts(session) {
+            // The settings of a web client say the same; an SVID's session is looked at as everywhere.
+            if matches!(link.server.identity, ServerIdentity::Spiffe(_))
+                && let Err(error) = identity::client_facts(session)
+            {
                 return Err(Unavailable::Session(error));
             }
             let (sender, driver) = handshake(TokioIo::new(stream)).await?;
@@ -70,6 +96,7 @@ impl Connection {
                 }
             });
             Ok(Self {
+                host: link.host(),
                 sender,
                 driver: driver.abort_handle(),
             })
@@ -83,37 +110,35 @@ impl Connection {
     pub(crate) async fn post(
         &mut self,
         path: &str,
-        cookie: Option<&str>,
+        proof: Proof<'_>,
         body: &impl Serialize,
     ) -> Result<Answer, Failure> {
         let Ok(body) = serde_json::to_vec(body) else {
             return Err(Error::Request("the request cannot be written").into());
         };
-        self.send(Method::POST, path, cookie, body.into()).await
+        self.send(Method::POST, path, proof, body.into()).await
     }
 
-    pub(crate) async fn get(&mut self, path: &str, cookie: &str) -> Result<Answer, Failure> {
-        self.send(Method::GET, path, Some(cookie), Bytes::new())
-            .await
+    pub(crate) async fn get(&mut self, path: &str, proof: Proof<'_>) -> Result<Answer, Failure> {
+        self.send(Method::GET, path, proof, Bytes::new()).await
     }
 
     async fn send(
         &mut self,
         method: Method,
         path: &str,
-        cookie: Option<&str>,
+        proof: Proof<'_>,
         body: Bytes,
     ) -> Result<Answer, Failure> {
-        // The peer is named by its SPIFFE ID in TLS; HTTP/1.1 merely wants some host.
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, "kbs");
+            .header(HOST, &self.host);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(cookie) = cookie {
-            request = request.header(COOKIE, cookie);
+        if let Some((name, value)) = proof.header() {
+            request = request.header(name, value);
         }
         let Ok(request) = request.body(Full::new(body)) else {
             return Err(Error::Request("the request cannot be written").into());
@@ -136,7 +161,8 @@ impl Connection {
             // Errors of other servers, or in front of one, need not have our JSON: the status stands by itself.
             let body = Limited::new(body, MAX_ERROR_BODY).collect().await;
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-            return Err(refusal(head.status, &body));
+            let wait = head.headers.get(RETRY_AFTER).and_then(seconds);
+            return Err(refusal(head.status, wait, &body));
         }
         let cookies = head.headers.get_all(SET_COOKIE).iter();
         let cookies = cookies
@@ -158,15 +184,29 @@ impl Connection {
     }
 }
 
+/// Whether TLS ended because of who the peer is, and not because bytes were lost.
+fn is_about_the_certificate(error: &std::io::Error) -> bool {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// `Retry-After` in seconds (RFC 9110 §10.2.3); a date in it is not read.
+fn seconds(value: &http::HeaderValue) -> Option<Duration> {
+    Some(Duration::from_secs(value.to_str().ok()?.parse().ok()?))
+}
+
 #[derive(Deserialize)]
 struct ErrorBody {
     r#type: String,
 }
 
 /// Tells by the error's type what the status hides: nearly every error of the protocol is a 401.
-fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+fn refusal(status: StatusCode, wait: Option<Duration>, body: &[u8]) -> Failure {
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        return Unavailable::Status(status.as_u16()).into();
+        let status = status.as_u16();
+        return Unavailable::Status { status, wait }.into();
     }
     let kind = serde_json::from_slice::<ErrorBody>(body)
         .ok()
@@ -193,7 +233,7 @@ mod tests {
     use super::*;
 
     fn kind(status: u16, body: &str) -> Option<String> {
-        match refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes()) {
+        match refusal(StatusCode::from_u16(status).unwrap(), None, body.as_bytes()) {
             Failure::Final(Error::Refused { kind }) => Some(kind),
             Failure::Again(_) => None,
             Failure::Final(other) => panic!("{other}"),

@@ -6,6 +6,7 @@
 //!                         "tee-evidence":{"primary_evidence",…}}       ► {"token"}
 //! GET  /kbs/v0/resource/<repository>/<type>/<tag>                      ► flattened JWE to tee-pubkey
 //! ```
+//! By passport, `POST /kbs/v0/token` takes the place of `attest`, and the resource is asked for elsewhere, with the token.
 //! The nonce is a text: it is echoed, hashed and put into the evidence byte for byte, never decoded.
 
 use attestation::{BootId, Evidence, Sha256Digest, Sha384Digest};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Failure};
-use crate::http::{Answer, Connection};
+use crate::http::{Answer, Connection, Proof};
 use crate::jwe;
 use crate::tee_key::{Jwk, TeeKey};
 
@@ -29,6 +30,8 @@ const NONCE_LENGTHS: std::ops::RangeInclusive<usize> = 22..=512;
 const COOKIE: &str = "kbs-session-id=";
 /// A stock server sends 32 hex digits.
 const MAX_COOKIE: usize = 128;
+/// As long as servers take a header: 32 registers and an RSA key are under 8 KiB.
+const MAX_TOKEN: usize = 16 * 1024;
 /// A path of three segments below `resource/`.
 const MAX_KEY_ID: usize = 512;
 
@@ -105,10 +108,16 @@ pub fn runtime_data_digest(nonce: &str, key: &Jwk) -> Sha384Digest {
     Sha384Digest::of(&serde_json_canonicalizer::to_vec(&hashed).expect("runtime data serializes"))
 }
 
+/// What stands for us elsewhere: a JWT, of which nothing is read here.
+#[derive(Deserialize)]
+struct Passport {
+    token: String,
+}
+
 /// A session that has been challenged.
 pub(crate) struct Challenged {
     pub(crate) nonce: String,
-    cookie: String,
+    pub(crate) cookie: String,
 }
 
 pub(crate) async fn authenticate(connection: &mut Connection) -> Result<Challenged, Failure> {
@@ -117,7 +126,9 @@ pub(crate) async fn authenticate(connection: &mut Connection) -> Result<Challeng
         tee: TEE,
         extra_params: serde_json::Map::new(),
     };
-    let answer = connection.post("/kbs/v0/auth", None, &request).await?;
+    let answer = connection
+        .post("/kbs/v0/auth", Proof::None, &request)
+        .await?;
     let cookie = session_cookie(&answer).ok_or(Failure::malformed("session cookie"))?;
     let Ok(Challenge { nonce }) = serde_json::from_slice(&answer.body) else {
         return Err(Failure::malformed("challenge"));
@@ -128,13 +139,43 @@ pub(crate) async fn authenticate(connection: &mut Connection) -> Result<Challeng
     Ok(Challenged { nonce, cookie })
 }
 
-/// The token in the answer is for others to read; our session is what counts.
+/// Attests in our session, which then counts by itself. The token in the answer is for others to read.
 pub(crate) async fn attest(
     connection: &mut Connection,
     session: &Challenged,
     key: &TeeKey,
     evidence: NitroEvidence,
 ) -> Result<(), Failure> {
+    prove("/kbs/v0/attest", connection, session, key, evidence).await?;
+    Ok(())
+}
+
+/// Has a token made about us: what the evidence said, and whose key it is.
+pub(crate) async fn token(
+    connection: &mut Connection,
+    session: &Challenged,
+    key: &TeeKey,
+    evidence: NitroEvidence,
+) -> Result<String, Failure> {
+    let answer = prove("/kbs/v0/token", connection, session, key, evidence).await?;
+    let Ok(Passport { token }) = serde_json::from_slice(&answer.body) else {
+        return Err(Failure::malformed("token"));
+    };
+    // It goes into a header of a request to somebody else.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(plain) {
+        return Err(Failure::malformed("token"));
+    }
+    Ok(token)
+}
+
+async fn prove(
+    path: &str,
+    connection: &mut Connection,
+    session: &Challenged,
+    key: &TeeKey,
+    evidence: NitroEvidence,
+) -> Result<Answer, Failure> {
     let attestation = Attestation {
         init_data: None,
         runtime_data: RuntimeData {
@@ -146,20 +187,18 @@ pub(crate) async fn attest(
             additional_evidence: "",
         },
     };
-    connection
-        .post("/kbs/v0/attest", Some(&session.cookie), &attestation)
-        .await?;
-    Ok(())
+    let proof = Proof::Cookie(&session.cookie);
+    connection.post(path, proof, &attestation).await
 }
 
 pub(crate) async fn resource(
     connection: &mut Connection,
-    session: &Challenged,
+    proof: Proof<'_>,
     key: &TeeKey,
     key_id: &str,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let path = format!("/kbs/v0/resource/{key_id}");
-    let answer = connection.get(&path, &session.cookie).await?;
+    let answer = connection.get(&path, proof).await?;
     jwe::open(&answer.body, key).map_err(|error| {
         tracing::warn!(%error, "the broker's jwe was not opened");
         Failure::malformed("jwe")

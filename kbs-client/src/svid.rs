@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
-use crate::http::Connection;
+use crate::http::{Connection, Proof};
 use crate::rcar::NitroEvidence;
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ struct Issued {
 
 pub(crate) async fn challenge(connection: &mut Connection) -> Result<Nonce, Failure> {
     let answer = connection
-        .post("/cloister/v0/challenge", None, &Empty {})
+        .post("/cloister/v0/challenge", Proof::None, &Empty {})
         .await?;
     let Ok(Challenge { nonce }) = serde_json::from_slice(&answer.body) else {
         return Err(Failure::malformed("challenge"));
@@ -56,7 +56,9 @@ pub(crate) async fn issue(
         csr: STANDARD.encode(csr),
         evidence,
     };
-    let answer = connection.post("/cloister/v0/svid", None, &request).await?;
+    let answer = connection
+        .post("/cloister/v0/svid", Proof::None, &request)
+        .await?;
     let Ok(Issued { chain }) = serde_json::from_slice(&answer.body) else {
         return Err(Failure::malformed("issued chain"));
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use attestation::{Attester, BootId, Pcr, Pcrs, Sha256Digest};
 use identity::issue::{Authority, new_svid_der};
 use identity::{Clock, SpiffeId, TrustBundles, TrustDomain};
-use kbs_client::BrokerConfig;
+use kbs_client::{Server, ServerIdentity};
 use sim::nsm::{SimNsm, SimPki};
 use tokio::sync::oneshot;
 use transport::Endpoint;
@@ -182,12 +182,17 @@ impl Broker {
     }
 
     pub fn client_of(&self, attester: Arc<dyn Attester>, broker_id: &str) -> kbs_client::Broker {
-        let config = BrokerConfig {
-            endpoint: self.listen.clone(),
-            spiffe_id: SpiffeId::new(broker_id).unwrap(),
-        };
+        self.client_of_any(attester, vec![server(&self.listen, broker_id)])
+    }
+
+    /// A client that may go to any of `servers`.
+    pub fn client_of_any(
+        &self,
+        attester: Arc<dyn Attester>,
+        servers: Vec<Server>,
+    ) -> kbs_client::Broker {
         let digest = Sha256Digest::of(b"config");
-        kbs_client::Broker::new(config, self.bundles(), attester, digest, BootId::random())
+        kbs_client::Broker::new(servers, self.bundles(), attester, digest, BootId::random())
             .unwrap()
             .with_clock(Clock::from_fn(self.clock()))
             .unwrap()
@@ -207,6 +212,13 @@ impl Broker {
 
     pub fn outcomes(&self) -> Vec<String> {
         self.log().into_iter().map(|entry| entry.outcome).collect()
+    }
+}
+
+pub fn server(endpoint: &Endpoint, id: &str) -> Server {
+    Server {
+        endpoint: endpoint.clone(),
+        identity: ServerIdentity::Spiffe(SpiffeId::new(id).unwrap()),
     }
 }
 

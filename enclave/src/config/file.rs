@@ -7,6 +7,7 @@ use sealed_model::PublisherKey;
 use serde::Deserialize;
 use transport::Endpoint;
 
+use super::brokers::{BrokerSections, TrusteeSection};
 use super::{Limits, Listen, ModelConfig, Problem, problem};
 
 /// As the sealed format allows.
@@ -20,7 +21,9 @@ pub(super) struct File {
     pub(super) spiffe_id: String,
     pub(super) listen: Listen,
     pub(super) trust: TrustSection,
-    pub(super) broker: BrokerSection,
+    pub(super) broker: BrokerSections,
+    #[serde(default)]
+    pub(super) trustee: Option<TrusteeSection>,
     pub(super) models: Vec<ModelSection>,
     pub(super) authorization: AuthorizationSection,
     #[serde(default)]
@@ -43,13 +46,6 @@ pub(super) struct TrustSection {
 pub(super) struct FederatedSection {
     domain: String,
     bundle: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BrokerSection {
-    pub(super) endpoint: Endpoint,
-    pub(super) spiffe_id: String,
 }
 
 #[derive(Deserialize)]

@@ -226,6 +226,72 @@ fn another_trust_domain_needs_a_bundle_of_its_own() {
     );
 }
 
+const BROKER: &str = "[broker]\nendpoint = \"unix:///run/demo/kbs.sock\"\nspiffe_id = \"spiffe://cloister.dev/kbs\"\n";
+
+#[test]
+fn several_brokers_may_be_listed_and_each_mistake_is_named_by_its_place() {
+    let list = |second: &str| {
+        let first = BROKER.replacen("[broker]", "[[broker]]", 1);
+        good().replacen(BROKER, &format!("{first}{second}"), 1)
+    };
+    let second = BROKER
+        .replacen("[broker]", "[[broker]]", 1)
+        .replacen("kbs.sock", "kbs-2.sock", 1);
+    let config = Config::parse(list(&second).as_bytes()).ok().unwrap();
+    assert_eq!(config.brokers.len(), 2);
+    assert!(config.trustee.is_none());
+
+    let cases = [
+        (
+            second.replacen("kbs-2.sock", "kbs.sock", 1),
+            "broker[1].endpoint: is the endpoint of an earlier",
+        ),
+        (
+            second.replacen("dev/kbs", "dev/enclave/demo", 1),
+            "broker[1].spiffe_id: is this enclave's own",
+        ),
+        (
+            second.replacen("cloister.dev/kbs", "other.example/kbs", 1),
+            "broker[1].spiffe_id: is outside",
+        ),
+        (second.repeat(4), "broker: must hold 1 to 4"),
+        (second.replacen("spiffe_id", "spiffe", 1), "line "),
+    ];
+    for (second, expected) in cases {
+        let error = refused(&list(&second));
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let none = good().replacen(BROKER, "broker = []\n", 1);
+    assert!(!refused(&none).is_empty());
+}
+
+#[test]
+fn a_trustee_is_known_by_a_host_name_under_a_given_root() {
+    let with = |trustee: &str| good().replacen(BROKER, &format!("{BROKER}[trustee]\n{trustee}"), 1);
+    let ca = bundle("cloister.dev");
+    let right = format!(
+        "endpoint = \"unix:///run/demo/trustee.sock\"\nserver_name = \"kbs.example.org\"\nca = \"\"\"{ca}\"\"\"\n"
+    );
+    let config = Config::parse(with(&right).as_bytes()).ok().unwrap();
+    assert!(config.trustee.is_some());
+    let cases = [
+        (
+            right.replacen("kbs.example.org", "not a name", 1),
+            "trustee.server_name: ",
+        ),
+        (
+            right.replacen("BEGIN CERTIFICATE", "BEGIN NOTHING", 1),
+            "trustee.ca: no certificate",
+        ),
+        (format!("{right}insecure = true\n"), "line "),
+        (right.replacen("server_name", "name", 1), "line "),
+    ];
+    for (trustee, expected) in cases {
+        let error = refused(&with(&trustee));
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Path::new("/nonexistent/enclave.toml"))
