@@ -2,7 +2,7 @@
 
 mod ask;
 mod bench;
-mod screen;
+pub(crate) mod screen;
 mod up;
 
 use std::path::PathBuf;

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 /// Prints on stderr; a closed terminal is no reason to fail.
 #[derive(Clone, Copy)]
-pub(super) struct Screen {
+pub(crate) struct Screen {
     colour: bool,
     live: bool,
 }
 
 impl Screen {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let live = std::io::stderr().is_terminal();
         Self {
             colour: live && std::env::var_os("NO_COLOR").is_none(),
@@ -34,16 +34,16 @@ impl Screen {
         }
     }
 
-    pub(super) fn line(self, text: &str) {
+    pub(crate) fn line(self, text: &str) {
         self.put(&format!("{text}\n"));
     }
 
-    pub(super) fn heading(self, text: &str) {
+    pub(crate) fn heading(self, text: &str) {
         self.put(&format!("\n{}\n", self.paint("1", text)));
     }
 
     /// One step of the start; on a terminal it is overwritten by the next.
-    pub(super) fn step(self, text: &str) {
+    pub(crate) fn step(self, text: &str) {
         if self.live {
             self.put(&format!("\r\x1b[K  {}", self.paint("2", text)));
         } else {
@@ -51,30 +51,30 @@ impl Screen {
         }
     }
 
-    pub(super) fn steps_done(self) {
+    pub(crate) fn steps_done(self) {
         if self.live {
             self.put("\r\x1b[K");
         }
     }
 
-    pub(super) fn field(self, name: &str, value: &str) {
+    pub(crate) fn field(self, name: &str, value: &str) {
         self.put(&format!(
             "  {} {value}\n",
             self.paint("2", &format!("{name:<22}"))
         ));
     }
 
-    pub(super) fn good(self, text: &str) {
+    pub(crate) fn good(self, text: &str) {
         self.put(&format!("  {} {text}\n", self.paint("32", "ok")));
     }
 
     /// Part of an answer, as it came.
-    pub(super) fn piece(self, text: &str) {
+    pub(crate) fn piece(self, text: &str) {
         self.put(text);
     }
 }
 
-pub(super) fn fail(message: &str, code: u8) -> ExitCode {
+pub(crate) fn fail(message: &str, code: u8) -> ExitCode {
     let screen = Screen::new();
     screen.steps_done();
     screen.line(&format!("{} {message}", screen.paint("31", "error:")));
