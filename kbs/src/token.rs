@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::appraisal::Appraisal;
 use crate::tee_key::TeePublicKey;
 
-pub(crate) use keys::{KeyError, generate_pem};
+pub(crate) use keys::generate_pem;
 
 /// As a stock broker's default.
 const LIFETIME: Duration = Duration::from_secs(300);
