@@ -118,6 +118,7 @@ async fn an_attestation_policy_that_fails_attests_nobody() {
         "package policy\ntrust_claims := {\"unheard-of\": 2}\n",
         "package policy\ntrust_claims := {\"executables\": 1000}\n",
         "package policy\ntrust_claims := {\"executables\": 2}\ntrust_claims := {\"executables\": 3}\n",
+        "package policy\ntrust_claims := {\"executables\": 2}\nextensions := [{\"name\": \"a\", \"key\": 1, \"value\": v}] if v := numbers.range(1, 9999)\n",
     ] {
         set_policy(&broker, policy).await.ok();
         let (session, answer) = attest(&broker, pcrs()).await;

@@ -21,7 +21,7 @@ use crate::refusal::{Kind, Refusal};
 use crate::session::{SessionId, Taken};
 use crate::store::Outcome;
 use crate::tee_key::TeePublicKey;
-use crate::token::NitroClaims;
+use crate::token::{NitroClaims, TokenError};
 
 const VERSION: &str = "0.4.0";
 const TEE: &str = "aws-nitro";
@@ -227,7 +227,13 @@ fn accept(
     let token = desk
         .tokens
         .sign(nitro, tee_pubkey, appraisal, case.now)
-        .map_err(|error| Refusal::new(Kind::Unavailable, error))?;
+        .map_err(|error| match error {
+            // Only what an attestation policy adds can be that much: waiting would not help.
+            TokenError::TooLong => {
+                refuse(&"a token with what the attestation policy adds is too long")
+            }
+            error => Refusal::new(Kind::Unavailable, error),
+        })?;
     Ok(Accepted {
         taken,
         token,

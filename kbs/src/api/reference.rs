@@ -221,4 +221,14 @@ mod tests {
             assert!(values(bad.as_bytes()).is_err(), "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_messages_are_read_or_refused_without_a_panic(payload in ".{0,100}", raw in ".{0,100}") {
+            let named = values(message(&payload).as_bytes());
+            let all_named = named.is_ok_and(|values| values.keys().all(|id| is_reference_id(id)));
+            proptest::prop_assert!(all_named || values(message(&payload).as_bytes()).is_err());
+            proptest::prop_assert!(values(raw.as_bytes()).is_err());
+        }
+    }
 }

@@ -175,3 +175,19 @@ fn what_is_no_document_is_a_usage_error_and_no_verdict() {
         assert!(Stored::parse(bytes).is_err(), "{bytes:?}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..512)) {
+        proptest::prop_assert!(Stored::parse(&bytes).is_err());
+    }
+
+    #[test]
+    fn arbitrary_members_are_refused_without_a_panic(document in ".{0,64}", digest in ".{0,64}", key in ".{0,64}") {
+        let json = json!({
+            "tee-evidence": {"primary_evidence": {"document": document, "config_digest": digest}},
+            "runtime-data": {"nonce": "", "tee-pubkey": key},
+        });
+        proptest::prop_assert!(Stored::parse(json.to_string().as_bytes()).is_err());
+    }
+}

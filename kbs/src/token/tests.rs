@@ -176,3 +176,26 @@ fn what_is_no_p256_key_neither_signs_nor_is_published() {
     let off = format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n");
     assert_eq!(signer.publish(&off), Err(KeyError::Public));
 }
+
+proptest::proptest! {
+    #[test]
+    fn an_arbitrary_text_is_no_token(text in "[-_.A-Za-z0-9]{0,300}|.{0,100}") {
+        let signer = TokenSigner::generate().unwrap();
+        proptest::prop_assert!(signer.verify(&text, at(1000)).is_err());
+    }
+
+    #[test]
+    fn a_token_with_any_character_changed_is_refused(place in 0_usize..10_000, to in "[-_A-Za-z0-9]") {
+        let signer = TokenSigner::generate().unwrap();
+        let token = sign(&signer, 1000);
+        let place = place % token.len();
+        let mut changed = token.clone();
+        changed.replace_range(place..=place, &to);
+        // Two spellings of one signature: the last character of each part has bits that mean nothing.
+        let spelled = |token: &str| -> Vec<_> {
+            token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part)).collect()
+        };
+        proptest::prop_assume!(spelled(&changed) != spelled(&token));
+        proptest::prop_assert!(signer.verify(&changed, at(1000)).is_err());
+    }
+}
