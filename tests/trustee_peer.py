@@ -1,6 +1,6 @@
 """What a stock Trustee does with a passport, in code that is not ours (PyJWT, cryptography).
 
-Reads {"jwks", "token", "secret"} from standard input. Prints {"claims", "jwe", "thumbprints"}, or ends with an error.
+Reads {"jwks", "token", "secret"} from standard input. Prints {"claims", "jwe", "rsa1_5", "thumbprints"}, or ends with an error.
 """
 
 import base64
@@ -64,6 +64,9 @@ def wrap(key, secret):
         point = ephemeral.public_key().public_numbers()
         x, y = (b64(n.to_bytes(32, "big")) for n in (point.x, point.y))
         header["epk"] = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
+    elif key["alg"] == "RSA1_5":
+        public = rsa.RSAPublicNumbers(number(key["e"]), number(key["n"])).public_key()
+        wrapped = public.encrypt(cek, padding.PKCS1v15())
     else:
         public = rsa.RSAPublicNumbers(number(key["e"]), number(key["n"])).public_key()
         oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
@@ -82,11 +85,15 @@ def wrap(key, secret):
 
 asked = json.load(sys.stdin)
 claims = verify(asked["jwks"], asked["token"])
+recipient = claims["tee-pubkey"]
+# As a broker that still wraps with the padding of PKCS #1 v1.5.
+outdated = dict(recipient, alg="RSA1_5") if recipient["kty"] == "RSA" else None
 print(
     json.dumps(
         {
             "claims": claims,
-            "jwe": wrap(claims["tee-pubkey"], asked["secret"].encode()),
+            "jwe": wrap(recipient, asked["secret"].encode()),
+            "rsa1_5": outdated and wrap(outdated, asked["secret"].encode()),
             "thumbprints": [thumbprint(key) for key in asked["jwks"]["keys"]],
         }
     )

@@ -119,6 +119,16 @@ async fn a_stock_trustee_takes_a_passport_and_wraps_to_the_attested_key() {
         assert_eq!(outcome["thumbprints"][0], set["keys"][0]["kid"]);
         let jwe = outcome["jwe"].to_string();
         assert_eq!(**kbs_client::open(jwe.as_bytes(), &key).unwrap(), *SECRET);
+        // What wraps with RSA1_5, right as it is otherwise, is not opened.
+        let outdated = &outcome["rsa1_5"];
+        assert_eq!(
+            outdated.is_null(),
+            matches!(key.jwk(), kbs_client::Jwk::Ec { .. })
+        );
+        if !outdated.is_null() {
+            let opened = kbs_client::open(outdated.to_string().as_bytes(), &key);
+            assert_eq!(opened.err(), Some(kbs_client::JweError::Algorithm));
+        }
         // The same token opens here what the policy lets it.
         let bearer = format!("Bearer {token}");
         let answer = broker.resource(KEY_ID, &[("authorization", &bearer)]).await;
