@@ -10,13 +10,19 @@
 
 #[path = "key_release/admin.rs"]
 mod admin;
+#[path = "key_release/appraisals.rs"]
+mod appraisals;
 #[path = "key_release/broker.rs"]
 mod broker;
+#[path = "key_release/passport.rs"]
+mod passport;
 #[path = "key_release/peer.rs"]
 mod peer;
 #[path = "key_release/refusals.rs"]
 mod refusals;
 #[path = "key_release/releases.rs"]
 mod releases;
+#[path = "key_release/stock.rs"]
+mod stock;
 #[path = "key_release/svids.rs"]
 mod svids;

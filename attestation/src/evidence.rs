@@ -1,9 +1,12 @@
 //! Unverified evidence, and the challenge it answers.
 
+use std::time::SystemTime;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::digest::random;
+use crate::document::UnverifiedDocument;
 use crate::error::StructureError;
 
 /// A raw attestation document as it came from an attester or from the wire. Nothing in it has been checked.
@@ -29,6 +32,14 @@ impl Evidence {
     /// The document.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// When the document says it was made. Nobody has vouched for it: for looking at a stored document at its own time.
+    ///
+    /// # Errors
+    /// [`StructureError`] when it is no attestation document.
+    pub fn claimed_time(&self) -> Result<SystemTime, StructureError> {
+        Ok(UnverifiedDocument::parse(&self.0)?.timestamp)
     }
 
     /// The document.

@@ -3,17 +3,22 @@
 //! | | who may | answer |
 //! |---|---|---|
 //! | `POST /kbs/v0/auth` | anybody | challenge, cookie |
-//! | `POST /kbs/v0/attest` | cookie | token |
+//! | `POST /kbs/v0/attest`, `…/token` | cookie | token; passport |
 //! | `GET /kbs/v0/resource/<repository>/<type>/<tag>` | attested cookie or token, then policy | JWE |
 //! | `POST`, `DELETE` of the same | administrator | empty |
 //! | `POST`, `GET /kbs/v0/resource-policy` | administrator | empty; list of policies |
+//! | `POST /kbs/v0/attestation-policy` | administrator | empty |
+//! | `POST /kbs/v0/reference-value`, `GET …/<id>` | administrator | empty; the value |
+//! | `GET /.well-known/jwks.json` | anybody | keys of tokens |
 //! | `POST /cloister/v0/challenge`, `…/svid` | anybody; evidence | nonce; chain |
 
 mod attest;
 mod policy;
+mod reference;
 mod resource;
 mod svid;
 
+pub(crate) use reference::{digest, is_reference_id};
 pub(crate) use resource::is_resource_path;
 
 use std::sync::Arc;
@@ -25,7 +30,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
@@ -44,6 +49,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/kbs/v0/auth", post(attest::auth).fallback(no_plugin))
         .route("/kbs/v0/attest", post(attest::attest).fallback(no_plugin))
+        .route("/kbs/v0/token", post(attest::passport).fallback(no_plugin))
         .route(
             "/kbs/v0/resource/{*path}",
             // A HEAD that ran GET would release a key to nobody.
@@ -60,6 +66,19 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
                 .post(policy::replace)
                 .fallback(no_plugin),
         )
+        .route(
+            "/kbs/v0/attestation-policy",
+            post(reference::replace_policy).fallback(no_plugin),
+        )
+        .route(
+            "/kbs/v0/reference-value",
+            post(reference::register).fallback(no_plugin),
+        )
+        .route(
+            "/kbs/v0/reference-value/{*id}",
+            get(reference::read).head(no_plugin).fallback(no_plugin),
+        )
+        .route("/.well-known/jwks.json", get(jwks))
         .route("/kbs/v0/{*rest}", any(no_plugin))
         .route("/kbs/v0", any(no_path))
         .route("/kbs/v0/", any(no_path))
@@ -67,6 +86,14 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/cloister/v0/svid", post(svid::issue))
         .route("/healthz", get(async || StatusCode::OK))
         .with_state(desk)
+}
+
+/// Public, and read by many: no decision, no entry.
+async fn jwks(State(desk): State<Arc<Desk>>) -> Response {
+    let mut response = json(desk.tokens.jwks());
+    let fresh = HeaderValue::from_static("max-age=300");
+    response.headers_mut().insert(CACHE_CONTROL, fresh);
+    response
 }
 
 async fn no_plugin(State(desk): State<Arc<Desk>>, uri: Uri) -> Response {

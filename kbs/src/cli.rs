@@ -1,5 +1,8 @@
 //! The command line.
 
+mod policy;
+mod references;
+
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +16,11 @@ use zeroize::Zeroizing;
 
 use crate::config::{self, Config};
 use crate::error::Error;
-use crate::policy::MAX_POLICY;
 use crate::store::Record;
 use crate::{admin, init, offline, server};
+
+use policy::{AttestationPolicy, Policy};
+use references::ReferenceValue;
 
 /// As over the network.
 const MAX_RESOURCE: u64 = 2 * 1024 * 1024;
@@ -41,9 +46,17 @@ enum Command {
     /// Store and delete resources, straight in the database.
     #[command(subcommand)]
     Resource(Resource),
-    /// Replace the resource policy, straight in the database.
+    /// Replace the resource policy, or try one on a stored document.
     #[command(subcommand)]
     Policy(Policy),
+    /// Replace the attestation policy, straight in the database.
+    #[command(subcommand)]
+    AttestationPolicy(AttestationPolicy),
+    /// Set the reference values that the attestation policy asks for, straight in the database.
+    #[command(subcommand)]
+    ReferenceValue(ReferenceValue),
+    /// Print the public keys of tokens, for brokers that take them (a JWK set).
+    Jwks(ConfigArg),
     /// Print the release log and check its chain.
     Log(ConfigArg),
     /// Print a bearer token for the administrator's endpoints.
@@ -84,17 +97,6 @@ enum Resource {
     },
 }
 
-#[derive(Subcommand)]
-enum Policy {
-    /// Install FILE (Rego, package `policy`).
-    Set {
-        #[command(flatten)]
-        config: ConfigArg,
-        /// The policy.
-        file: PathBuf,
-    },
-}
-
 impl Cli {
     /// Does what the command line says.
     ///
@@ -119,10 +121,11 @@ impl Cli {
             Command::Resource(Resource::Delete { config, path }) => {
                 offline::delete_resource(&Config::load(&config.config)?, &path, now())
             }
-            Command::Policy(Policy::Set { config, file }) => {
-                let text = config::read(&file, MAX_POLICY as u64)
-                    .map_err(|problem| Error::Usage(format!("{}: {problem}", file.display())))?;
-                offline::set_policy(&Config::load(&config.config)?, &text, now())
+            Command::Policy(command) => command.run(now()),
+            Command::AttestationPolicy(command) => command.run(now()),
+            Command::ReferenceValue(command) => command.run(now()),
+            Command::Jwks(ConfigArg { config }) => {
+                print(&format!("{}\n", offline::jwks(&Config::load(&config)?)?))
             }
             Command::Log(ConfigArg { config }) => print_log(&Config::load(&config)?),
             Command::AdminToken { key, ttl_s } => {

@@ -1,5 +1,7 @@
 //! The configuration file, and the keys and certificates it names.
 
+mod token;
+
 use std::fmt::Display;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use zeroize::Zeroizing;
 use crate::admin::AdminKeys;
 use crate::policy::{self, MAX_POLICY};
 use crate::store::MasterKey;
+
+pub use token::Token;
 
 /// A page of text, and one line per accepted image.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -49,6 +53,8 @@ pub struct Config {
     pub tls: Tls,
     /// Without it no SVIDs are issued.
     pub issuer: Option<Issuer>,
+    /// Without it tokens are signed with a key that ends with the process.
+    pub token: Option<Token>,
     /// Limits of the process.
     #[serde(default)]
     pub limits: Limits,
@@ -157,6 +163,7 @@ impl Config {
         for issuer in config.issuer.iter_mut() {
             paths.extend([&mut issuer.chain, &mut issuer.key]);
         }
+        paths.extend(config.token.iter_mut().flat_map(Token::paths));
         for path in paths {
             *path = base.join(&*path);
         }

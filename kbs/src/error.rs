@@ -11,6 +11,9 @@ pub enum Error {
     /// What was asked on the command line cannot be done.
     #[error("{0}")]
     Usage(String),
+    /// A dry run ended with a no; it was printed.
+    #[error("{0}")]
+    Denied(String),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -48,14 +51,17 @@ pub enum Error {
 
 impl Error {
     /// Exit code of a program that stops for this reason (sysexits.h): 64 configuration or usage, 69 unavailable,
-    /// 70 bug.
+    /// 70 bug, 77 denied.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage(_) => 64,
-            Self::Store(StoreError::MasterKey | StoreError::Schema { .. }) => 64,
+            Self::Store(
+                StoreError::MasterKey | StoreError::Schema { .. } | StoreError::TooLarge,
+            ) => 64,
             Self::Store(_) | Self::Listen { .. } | Self::Stopped { .. } | Self::File { .. } => 69,
             Self::Tls(_) | Self::Crypto(_) => 70,
+            Self::Denied(_) => 77,
         }
     }
 }

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use crate::store::Facts;
+use crate::tee_key::{TeePublicKey, runtime_data_digest};
 use crate::token::NitroClaims;
 
 /// A document answers a nonce that is younger than this, so it cannot rightly be older.
@@ -77,6 +78,26 @@ impl NitroEvidence {
         }
     }
 
+    /// For a key release: the document answers `nonce` and attests `key`, both as they were sent.
+    pub(crate) fn verify_key_release(
+        &self,
+        verifier: &Verifier,
+        nonce: &str,
+        key: &TeePublicKey,
+        facts: &mut Facts,
+        now: SystemTime,
+    ) -> Result<Claims, String> {
+        let spki = key.spki_der().map_err(|error| error.to_string())?;
+        let challenge = Challenge {
+            nonce: nonce.as_bytes(),
+            public_key: &spki,
+            subject: Subject::KeyRelease {
+                runtime_data_sha384: runtime_data_digest(nonce, key),
+            },
+        };
+        self.verify(verifier, challenge, facts, now)
+    }
+
     pub(crate) fn claims(&self, claims: &Claims, verifier: &Verifier) -> NitroClaims {
         NitroClaims {
             pcrs: claims
@@ -93,7 +114,7 @@ impl NitroEvidence {
 }
 
 /// The error with its causes, on one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

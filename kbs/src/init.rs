@@ -9,8 +9,9 @@ use crate::admin;
 use crate::error::Error;
 use crate::policy::DENY_ALL;
 use crate::store::MasterKey;
+use crate::token;
 
-/// Makes master key, administrator's key pair, a policy that denies everything, and a configuration to complete.
+/// Makes master key, administrator's key pair, token key, a policy that denies everything, and a configuration to complete.
 /// Nothing that exists is touched.
 ///
 /// # Errors
@@ -26,9 +27,11 @@ pub fn init(dir: &Path) -> Result<(), Error> {
         })?;
     let master = MasterKey::generate().ok_or(Error::Crypto("make a master key"))?;
     let (private, public) = admin::generate_key().ok_or(Error::Crypto("make an admin key"))?;
+    let token = token::generate_pem().ok_or(Error::Crypto("make a token key"))?;
     write(dir, "master.key", master.to_hex().as_bytes())?;
     write(dir, "admin.key", private.as_bytes())?;
     write(dir, "admin.pub", public.as_bytes())?;
+    write(dir, "token.key", token.as_bytes())?;
     write(dir, "policy.rego", DENY_ALL.as_bytes())?;
     write(dir, "kbs.toml", sample(&public).as_bytes())
 }
@@ -66,6 +69,12 @@ policy = "policy.rego"
 chain = "kbs.pem"
 key = "kbs.key"
 
+# Signs attestation tokens. `kbs jwks` prints what other brokers need to take them.
+[token]
+key = "token.key"
+# Public keys published beside it: the one that signs next, and the one that signed before.
+publish = []
+
 # To issue SVIDs to attested enclaves:
 # [issuer]
 # chain = "ca.pem"
@@ -93,6 +102,7 @@ mod tests {
         let config = Config::load(&dir.join("kbs.toml")).unwrap();
         config.master_key().unwrap();
         config.admin_keys().unwrap();
+        config.token_signer().unwrap();
         assert_eq!(config.initial_policy().unwrap(), DENY_ALL);
         for file in std::fs::read_dir(&dir).unwrap() {
             let mode = file.unwrap().metadata().unwrap().permissions().mode();

@@ -7,16 +7,18 @@
 //! # Layout
 //! - `api`: one file per endpoint of RCAR 0.4.0 and of SVID issuance. `refusal`: what a refused peer is told.
 //! - `desk`: runs each decision, logs it, and only then answers.
-//! - `evidence`, `tee_key`, `token`, `policy`, `jwe`: from evidence to a secret wrapped to its key.
+//! - `evidence`, `tee_key`, `appraisal`, `token`, `policy`, `jwe`: from evidence to a secret wrapped to its key.
 //! - `issuer`: from a measurement to an X.509-SVID.
 //! - `store`: SQLite, the vault over it, and the hash-chained release log.
-//! - `config`, `server`, `offline`, `init`, `cli`: the program.
+//! - `config`, `server`, `offline`, `dry_run`, `init`, `cli`: the program.
 
 mod admin;
 mod api;
+mod appraisal;
 pub mod cli;
 mod config;
 mod desk;
+mod dry_run;
 mod error;
 mod evidence;
 mod init;
@@ -32,7 +34,7 @@ mod store;
 mod tee_key;
 mod token;
 
-pub use config::{Config, ConfigError, Issuer, Limits, Mapping, Tls};
+pub use config::{Config, ConfigError, Issuer, Limits, Mapping, Tls, Token};
 pub use error::Error;
 pub use init::init;
 pub use refusal::Kind;

@@ -1,5 +1,7 @@
 //! What an administrator does on the broker's own machine, straight in the store, whether or not the broker runs.
 
+mod appraisal;
+
 use std::time::SystemTime;
 
 use crate::api::is_resource_path;
@@ -7,6 +9,11 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::policy;
 use crate::store::{Facts, NewEntry, Outcome, Record, Store};
+
+pub use appraisal::{
+    delete_reference, jwks, references, remove_attestation_policy, set_attestation_policy,
+    set_references,
+};
 
 /// Stores `value` under `path` (`<repository>/<type>/<tag>`), replacing what was there.
 ///

@@ -34,6 +34,8 @@ pub enum Kind {
     ParsePolicyError,
     /// The policy failed or ran out of time.
     PolicyEngineError,
+    /// A reference value message that is not one.
+    RvpsError,
     /// The body is not what this endpoint takes.
     SerdeError,
     /// No attested session and no token.
@@ -61,6 +63,7 @@ impl Kind {
             Self::PolicyDeny => "PolicyDeny",
             Self::ParsePolicyError => "ParsePolicyError",
             Self::PolicyEngineError => "PolicyEngineError",
+            Self::RvpsError => "RvpsError",
             Self::SerdeError => "SerdeError",
             Self::TokenNotFound => "TokenNotFound",
             Self::TokenVerifierError => "TokenVerifierError",
@@ -89,6 +92,7 @@ impl Kind {
             Self::PolicyDeny => "Access denied by policy",
             Self::ParsePolicyError => "Policy does not parse",
             Self::PolicyEngineError => "Policy engine error",
+            Self::RvpsError => "Reference value message is malformed",
             Self::SerdeError => "Request body is malformed",
             Self::TokenNotFound => "Attestation token not found",
             Self::TokenVerifierError => "Token verifier error",

@@ -21,7 +21,6 @@ use crate::offline;
 use crate::policy::PolicyEngine;
 use crate::session::{Challenges, Sessions};
 use crate::store::Store;
-use crate::token::TokenSigner;
 
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Operators and their scrapers are few.
@@ -48,11 +47,17 @@ impl Server {
         let admins = config.admin_keys()?;
         let issuer = config.authority()?;
         let svid = config.svid()?;
+        let tokens = config.token_signer()?;
         if store.policy()?.is_none() {
             let text = config.initial_policy()?;
             offline::install_policy(&store, &text, "from the configuration", now())?;
         }
         announce(config, &verifier, &store)?;
+        tracing::info!(
+            key_id = tokens.key_id(),
+            configured = config.token.is_some(),
+            "token key"
+        );
 
         let credentials = Arc::new(Credentials::with_clock(Clock::from_fn(Arc::clone(&now))));
         credentials.install(svid);
@@ -64,7 +69,7 @@ impl Server {
             challenges: Challenges::new(config.limits.max_sessions),
             verifier,
             policy: PolicyEngine::default(),
-            tokens: TokenSigner::generate().ok_or(Error::Crypto("make a token key"))?,
+            tokens,
             admins,
             issuer,
             metrics: Metrics::default(),

@@ -120,6 +120,12 @@ pub(crate) struct Taken {
     pub(crate) until: SystemTime,
 }
 
+impl Taken {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 pub(crate) struct Opened {
     pub(crate) id: SessionId,
     pub(crate) nonce: String,

@@ -5,6 +5,7 @@
 
 mod entry;
 mod log;
+mod reference;
 mod throttle;
 mod vault;
 
@@ -85,6 +86,9 @@ pub enum StoreError {
     /// A row does not open under its own name: it was moved or changed.
     #[error("a stored value was changed outside this program")]
     Tampered,
+    /// All reference values together would take more than a megabyte.
+    #[error("all reference values together are over a megabyte; delete some")]
+    TooLarge,
     /// Encryption failed in the library.
     #[error("the value could not be encrypted")]
     Seal,

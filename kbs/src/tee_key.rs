@@ -94,14 +94,43 @@ impl TeePublicKey {
 
     /// RFC 7638: SHA-256 of the required members in canonical form.
     pub(crate) fn thumbprint(&self) -> Sha256Digest {
-        let members = match self {
-            Self::Ec { crv, x, y, .. } => {
-                serde_json::json!({"kty": "EC", "crv": crv, "x": x, "y": y})
-            }
-            Self::Rsa { n, e, .. } => serde_json::json!({"kty": "RSA", "n": n, "e": e}),
-        };
-        Sha256Digest::of(&canonical(&members))
+        match self {
+            Self::Ec { x, y, .. } => p256_thumbprint(x, y),
+            Self::Rsa { n, e, .. } => Sha256Digest::of(&canonical(
+                &serde_json::json!({"kty": "RSA", "n": n, "e": e}),
+            )),
+        }
     }
+
+    /// The key of a SubjectPublicKeyInfo, if it is one of ours: to look at a document that nobody sent a JWK with.
+    pub(crate) fn from_spki(der: &[u8]) -> Option<Self> {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let point = p256_point(der)?;
+        let (x, y) = point.get(1..)?.split_at_checked(32)?;
+        Some(Self::Ec {
+            alg: EcAlgorithm::EcdhEsA256Kw,
+            crv: Curve::P256,
+            x: encode(x),
+            y: encode(y),
+        })
+    }
+}
+
+/// RFC 7638, of coordinates in base64url.
+pub(crate) fn p256_thumbprint(x: &str, y: &str) -> Sha256Digest {
+    let members = serde_json::json!({"kty": "EC", "crv": Curve::P256, "x": x, "y": y});
+    Sha256Digest::of(&canonical(&members))
+}
+
+/// The uncompressed point of a P-256 SubjectPublicKeyInfo.
+pub(crate) fn p256_point(spki: &[u8]) -> Option<[u8; 65]> {
+    let point: [u8; 65] = spki.strip_prefix(&P256_SPKI_PREFIX)?.try_into().ok()?;
+    on_curve(&point).then_some(point)
+}
+
+fn on_curve(point: &[u8; 65]) -> bool {
+    point.first() == Some(&4)
+        && ParsedPublicKey::try_from(UnparsedPublicKey::new(&ECDH_P256, point)).is_ok()
 }
 
 /// SHA-384 of the canonical runtime data. The empty `additional-evidence` is part of it since 0.4.0.
@@ -134,10 +163,10 @@ fn point(x: &str, y: &str) -> Result<[u8; 65], KeyError> {
         }
         place.copy_from_slice(&coordinate);
     }
-    match ParsedPublicKey::try_from(UnparsedPublicKey::new(&ECDH_P256, &point)) {
-        Ok(_) => Ok(point),
-        Err(_) => Err(KeyError("not a point of the curve")),
+    if !on_curve(&point) {
+        return Err(KeyError("not a point of the curve"));
     }
+    Ok(point)
 }
 
 fn components(n: &str, e: &str) -> Result<PublicKeyComponents<Vec<u8>>, KeyError> {

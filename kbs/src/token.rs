@@ -1,32 +1,32 @@
 //! The attestation token: what evidence said, signed by us for five minutes (RFC 7519, ES256).
 //!
-//! The signing key lives as long as the process. A token needs no other proof to be used, so it carries the recipient
-//! key: whoever steals it can have things wrapped to that key and open none of them.
+//! The same token opens resources here and is a passport elsewhere. It needs no other proof to be used, so it carries
+//! the recipient key: whoever steals it can have things wrapped to that key and open none of them.
+
+mod keys;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attestation::{BootId, Pcr, Sha256Digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, CommonParameters, EllipticCurve, EllipticCurveKeyParameters,
-    EllipticCurveKeyType, Jwk, KeyAlgorithm,
-};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 
+use crate::appraisal::Appraisal;
 use crate::tee_key::TeePublicKey;
+
+pub(crate) use keys::generate_pem;
 
 /// As a stock broker's default.
 const LIFETIME: Duration = Duration::from_secs(300);
 const ISSUER: &str = "cloister-kbs";
-/// A token of ours is under 8 KiB: 32 registers of 96 digits and an RSA-4096 key.
+/// A token of ours is under 8 KiB: 32 registers of 96 digits, an RSA-4096 key, and what an attestation policy adds.
 const MAX_TOKEN: usize = 12 * 1024;
 
 /// What the policy gets as `input`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Claims {
     iss: String,
     iat: u64,
@@ -34,6 +34,28 @@ pub(crate) struct Claims {
     pub(crate) nitro: NitroClaims,
     #[serde(rename = "tee-pubkey")]
     pub(crate) tee_pubkey: TeePublicKey,
+    /// Present while there is an attestation policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) submods: Option<Submods>,
+}
+
+/// The members that are the same whoever is attested.
+#[derive(Debug, Serialize)]
+pub(crate) struct Times {
+    iss: String,
+    iat: u64,
+    exp: u64,
+}
+
+impl Times {
+    pub(crate) fn from(now: SystemTime) -> Result<Self, TokenError> {
+        let iat = seconds(now)?;
+        Ok(Self {
+            iss: ISSUER.to_owned(),
+            iat,
+            exp: iat.saturating_add(LIFETIME.as_secs()),
+        })
+    }
 }
 
 /// What verified evidence said.
@@ -48,6 +70,12 @@ pub(crate) struct NitroClaims {
     pub(crate) root_sha256: Sha256Digest,
 }
 
+/// Appraisals by submodule (EAT, RFC 9711 §4.2.18): stock brokers call the machine's own `cpu0`, and there is no other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Submods {
+    pub(crate) cpu0: Appraisal,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
     #[error("token is longer than any of ours")]
@@ -60,54 +88,37 @@ pub(crate) enum TokenError {
     Clock,
 }
 
+/// The key that signs, and all whose tokens are taken.
 pub(crate) struct TokenSigner {
     header: Header,
     signing: EncodingKey,
-    verifying: DecodingKey,
+    /// By key ID: the signing key's, and those that are published beside it.
+    verifying: BTreeMap<String, DecodingKey>,
+    jwks: JwkSet,
 }
 
 impl TokenSigner {
-    pub(crate) fn generate() -> Option<Self> {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).ok()?;
-        let pkcs8 = pair.to_pkcs8v1().ok()?;
-        let (_, point) = pair.public_key().as_ref().split_at_checked(1)?;
-        let (x, y) = point.split_at_checked(32)?;
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        let mut header = Header::new(Algorithm::ES256);
-        header.jwk = Some(Jwk {
-            common: CommonParameters {
-                key_algorithm: Some(KeyAlgorithm::ES256),
-                ..CommonParameters::default()
-            },
-            algorithm: AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters {
-                key_type: EllipticCurveKeyType::EC,
-                curve: EllipticCurve::P256,
-                x: x.clone(),
-                y: y.clone(),
-            }),
-        });
-        Some(Self {
-            header,
-            signing: EncodingKey::from_ec_der(pkcs8.as_ref()),
-            verifying: DecodingKey::from_ec_components(&x, &y).ok()?,
-        })
-    }
-
     pub(crate) fn sign(
         &self,
         nitro: NitroClaims,
         tee_pubkey: TeePublicKey,
+        appraisal: Option<Appraisal>,
         now: SystemTime,
     ) -> Result<String, TokenError> {
-        let iat = seconds(now)?;
+        let Times { iss, iat, exp } = Times::from(now)?;
         let claims = Claims {
-            iss: ISSUER.to_owned(),
+            iss,
             iat,
-            exp: iat.saturating_add(LIFETIME.as_secs()),
+            exp,
             nitro,
             tee_pubkey,
+            submods: appraisal.map(|cpu0| Submods { cpu0 }),
         };
-        encode(&self.header, &claims, &self.signing).map_err(|_key_or_json| TokenError::NotOurs)
+        match encode(&self.header, &claims, &self.signing) {
+            Ok(token) if token.len() > MAX_TOKEN => Err(TokenError::TooLong),
+            Ok(token) => Ok(token),
+            Err(_) => Err(TokenError::NotOurs),
+        }
     }
 
     /// No leeway: the clock that signed is the clock that checks.
@@ -115,10 +126,15 @@ impl TokenSigner {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
+        let kid = match decode_header(token) {
+            Ok(header) => header.kid.ok_or(TokenError::NotOurs)?,
+            Err(_) => return Err(TokenError::NotOurs),
+        };
+        let key = self.verifying.get(&kid).ok_or(TokenError::NotOurs)?;
         let mut validation = Validation::new(Algorithm::ES256);
         validation.validate_exp = false; // the library would read the system's clock
         validation.set_issuer(&[ISSUER]);
-        let Ok(token) = decode::<Claims>(token, &self.verifying, &validation) else {
+        let Ok(token) = decode::<Claims>(token, key, &validation) else {
             return Err(TokenError::NotOurs);
         };
         if seconds(now)? >= token.claims.exp {
@@ -136,60 +152,4 @@ pub(crate) fn seconds(time: SystemTime) -> Result<u64, TokenError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nitro() -> NitroClaims {
-        NitroClaims {
-            pcrs: BTreeMap::from([("0".to_owned(), Pcr::from_bytes([1; 48]))]),
-            module_id: "i-0-enc0".to_owned(),
-            config_digest: Sha256Digest::of(b"config"),
-            boot_id: BootId::from_bytes([2; 16]),
-            root_sha256: Sha256Digest::of(b"root"),
-        }
-    }
-
-    fn key() -> TeePublicKey {
-        let key = kbs_client::TeeKey::generate_p256().unwrap();
-        serde_json::from_value(serde_json::to_value(key.jwk()).unwrap()).unwrap()
-    }
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_token_says_for_five_minutes_what_was_signed() {
-        let signer = TokenSigner::generate().unwrap();
-        let token = signer.sign(nitro(), key(), at(1000)).unwrap();
-        assert_eq!(signer.verify(&token, at(1299)).unwrap().nitro, nitro());
-        assert_eq!(signer.verify(&token, at(1300)), Err(TokenError::Expired));
-    }
-
-    #[test]
-    fn a_token_of_another_signer_or_changed_on_the_way_is_refused() {
-        let (ours, other) = (
-            TokenSigner::generate().unwrap(),
-            TokenSigner::generate().unwrap(),
-        );
-        let token = other.sign(nitro(), key(), at(1000)).unwrap();
-        assert_eq!(ours.verify(&token, at(1000)), Err(TokenError::NotOurs));
-
-        let token = ours.sign(nitro(), key(), at(1000)).unwrap();
-        let [header, _, signature] = token.split('.').collect::<Vec<_>>()[..] else {
-            panic!()
-        };
-        let claims = URL_SAFE_NO_PAD.encode(r#"{"iss":"cloister-kbs","iat":0,"exp":9999999999}"#);
-        assert!(
-            ours.verify(&format!("{header}.{claims}.{signature}"), at(1000))
-                .is_err()
-        );
-        let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
-        assert!(ours.verify(&format!("{none}.{claims}."), at(1000)).is_err());
-        assert!(ours.verify("", at(1000)).is_err());
-        assert_eq!(
-            ours.verify(&"a".repeat(MAX_TOKEN + 1), at(1000)),
-            Err(TokenError::TooLong)
-        );
-    }
-}
+mod tests;

@@ -29,7 +29,7 @@ fn seconds(broker: &Broker) -> u64 {
         .as_secs()
 }
 
-fn good(broker: &Broker) -> String {
+pub fn good(broker: &Broker) -> String {
     token(
         broker,
         &json!({"role": "admin", "exp": seconds(broker) + 60}),
@@ -37,7 +37,7 @@ fn good(broker: &Broker) -> String {
 }
 
 /// Authorization headers that must not open anything.
-fn bad(broker: &Broker) -> Vec<Option<String>> {
+pub fn bad(broker: &Broker) -> Vec<Option<String>> {
     let exp = seconds(broker) + 60;
     let stranger = Ed25519KeyPair::generate().unwrap();
     vec![
@@ -55,7 +55,7 @@ fn bad(broker: &Broker) -> Vec<Option<String>> {
     ]
 }
 
-async fn send(
+pub async fn send(
     broker: &Broker,
     method: Method,
     path: &str,

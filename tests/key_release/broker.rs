@@ -37,6 +37,8 @@ pub struct Setup {
     /// None: whatever a broker without a policy does.
     pub policy: Option<String>,
     pub issuer: bool,
+    /// A configured token key, and these public keys (PEM) published beside it.
+    pub token: Option<Vec<String>>,
 }
 
 impl Default for Setup {
@@ -44,6 +46,7 @@ impl Default for Setup {
         Self {
             policy: Some(policy(&pcrs())),
             issuer: true,
+            token: None,
         }
     }
 }
@@ -117,6 +120,17 @@ impl Broker {
                 "[issuer]\nchain = \"ca.pem\"\nkey = \"ca.key\"\nttl_s = 3600\n[[issuer.map]]\n\
                  spiffe_id = \"{ENCLAVE_ID}\"\nimages = [{{ {} }}]\n",
                 image.join(", ")
+            ));
+        }
+        if let Some(public_keys) = &setup.token {
+            let mut names = Vec::new();
+            for (index, pem) in public_keys.iter().enumerate() {
+                names.push(format!("\"token-{index}.pub\""));
+                write(&format!("token-{index}.pub"), pem);
+            }
+            let names = names.join(", ");
+            config.push_str(&format!(
+                "[token]\nkey = \"token.key\"\npublish = [{names}]\n"
             ));
         }
         write("broker.toml", &config);

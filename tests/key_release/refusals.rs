@@ -457,7 +457,8 @@ async fn what_is_no_endpoint_is_answered_as_stock_brokers_do() {
         (Method::GET, "/kbs/v0/auth"),
         (Method::GET, "/kbs/v0/attest"),
         (Method::PUT, "/kbs/v0/resource/a/b/c"),
-        (Method::POST, "/kbs/v0/reference-value"),
+        (Method::GET, "/kbs/v0/reference-value"),
+        (Method::GET, "/kbs/v0/token"),
         (Method::GET, "/kbs/v0/nothing"),
     ] {
         let answer = broker.send(method, path, &[], "").await;

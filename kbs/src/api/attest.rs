@@ -1,9 +1,8 @@
-//! The handshake: challenge, then evidence over it and over the recipient key.
+//! The handshake: challenge, then evidence over it and over the recipient key, for a session here or for a passport.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use attestation::Subject;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -15,11 +14,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::{COOKIE_NAME, DECISION_TIME, json, session_id};
-use crate::desk::{Desk, Granted};
-use crate::evidence::{Challenge, NitroEvidence};
+use crate::appraisal::{self, Appraisal};
+use crate::desk::{Case, Desk, Granted, store_failed};
+use crate::evidence::NitroEvidence;
 use crate::refusal::{Kind, Refusal};
+use crate::session::{SessionId, Taken};
 use crate::store::Outcome;
-use crate::tee_key::{TeePublicKey, runtime_data_digest};
+use crate::tee_key::TeePublicKey;
+use crate::token::{NitroClaims, TokenError};
 
 const VERSION: &str = "0.4.0";
 const TEE: &str = "aws-nitro";
@@ -70,8 +72,8 @@ struct TeeEvidence {
 }
 
 #[derive(Serialize)]
-struct TokenBody {
-    token: String,
+struct TokenBody<'a> {
+    token: &'a str,
 }
 
 pub(super) async fn auth(State(desk): State<Arc<Desk>>, body: Body) -> Response {
@@ -79,7 +81,7 @@ pub(super) async fn auth(State(desk): State<Arc<Desk>>, body: Body) -> Response 
         Ok(body) => body,
         Err(response) => return response,
     };
-    let decide = move |desk: &Desk, case: &mut crate::desk::Case| {
+    let decide = move |desk: &Desk, case: &mut Case| {
         let unread = |reason: &str| {
             Refusal::new(Kind::AttestationError, reason)
                 .with_detail("Attestation error: RCAR handshake Auth failed: deserialize Request")
@@ -128,58 +130,138 @@ pub(super) async fn attest(
         Err(response) => return response,
     };
     let id = session_id(&headers);
-    let decide = move |desk: &Desk, case: &mut crate::desk::Case| {
-        let refuse = |reason: &dyn std::fmt::Display| Refusal::new(Kind::AttestationError, reason);
-        let id = id.ok_or_else(|| refuse(&"no session cookie"))?;
-        // From here on the challenge is used up, whatever comes.
-        let taken = desk
-            .sessions
-            .take(&id, case.now)
-            .map_err(|error| refuse(&error))?;
-        let attestation: Attestation = serde_json::from_slice(&body)
-            .map_err(|error| refuse(&format!("not an attestation: {error}")))?;
-        if attestation.init_data.is_some_and(|data| !data.is_null()) {
-            return Err(refuse(&"init-data, which no measurement covers"));
-        }
-        if !attestation.tee_evidence.additional_evidence.is_empty() {
-            return Err(refuse(
-                &"additional evidence, for which there is no verifier",
-            ));
-        }
-        let RuntimeData { nonce, tee_pubkey } = attestation.runtime_data;
-        if nonce != taken.nonce {
-            return Err(refuse(&"another nonce than this session's"));
-        }
-        tee_pubkey.recipient().map_err(|error| refuse(&error))?;
-        let spki = tee_pubkey.spki_der().map_err(|error| refuse(&error))?;
-        let challenge = Challenge {
-            nonce: taken.nonce.as_bytes(),
-            public_key: &spki,
-            subject: Subject::KeyRelease {
-                runtime_data_sha384: runtime_data_digest(&taken.nonce, &tee_pubkey),
-            },
-        };
-        let evidence = attestation.tee_evidence.primary_evidence;
-        let claims = evidence
-            .verify(&desk.verifier, challenge, &mut case.facts, case.now)
-            .map_err(|reason| refuse(&reason))?;
-        case.facts.tee_key = Some(tee_pubkey.thumbprint());
-
-        let token = desk
-            .tokens
-            .sign(
-                evidence.claims(&claims, &desk.verifier),
-                tee_pubkey,
-                case.now,
-            )
-            .map_err(|error| Refusal::new(Kind::Unavailable, error))?;
-        let until = taken.until;
-        desk.sessions.attested(taken, token.clone(), case.now);
-        let response = with_cookie(json(&TokenBody { token }), &id, until);
-        Ok(Granted::logged(Outcome::Attested, response))
+    let decide = move |desk: &Desk, case: &mut Case| {
+        let accepted = accept(desk, case, id, &body)?;
+        let Accepted { taken, token, .. } = &accepted;
+        let response = json(&TokenBody { token });
+        let response = with_cookie(response, taken.id(), taken.until);
+        desk.sessions
+            .attested(accepted.taken, accepted.token, case.now);
+        Ok(Granted::Logged {
+            outcome: Outcome::Attested,
+            reason: accepted.reason,
+            response,
+        })
     };
     desk.handle("attest".to_owned(), DECISION_TIME, decide)
         .await
+}
+
+/// As [`attest`], for another broker: the session ends here, and the cookie opens nothing.
+pub(super) async fn passport(
+    State(desk): State<Arc<Desk>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let body = match super::body(&desk, "token", body, MAX_ATTESTATION).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let id = session_id(&headers);
+    let decide = move |desk: &Desk, case: &mut Case| {
+        let Accepted { token, reason, .. } = accept(desk, case, id, &body)?;
+        Ok(Granted::Logged {
+            outcome: Outcome::Attested,
+            reason,
+            response: json(&TokenBody { token: &token }),
+        })
+    };
+    desk.handle("token".to_owned(), DECISION_TIME, decide).await
+}
+
+/// What an attestation was good for.
+struct Accepted {
+    taken: Taken,
+    token: String,
+    /// What the attestation policy found, for the log.
+    reason: Option<String>,
+}
+
+/// Evidence over this session's challenge and the recipient key, and the attestation policy's view of it.
+fn accept(
+    desk: &Desk,
+    case: &mut Case,
+    id: Option<SessionId>,
+    body: &[u8],
+) -> Result<Accepted, Refusal> {
+    let refuse = |reason: &dyn std::fmt::Display| Refusal::new(Kind::AttestationError, reason);
+    let id = id.ok_or_else(|| refuse(&"no session cookie"))?;
+    // From here on the challenge is used up, whatever comes.
+    let taken = desk
+        .sessions
+        .take(&id, case.now)
+        .map_err(|error| refuse(&error))?;
+    let attestation: Attestation = serde_json::from_slice(body)
+        .map_err(|error| refuse(&format!("not an attestation: {error}")))?;
+    if attestation.init_data.is_some_and(|data| !data.is_null()) {
+        return Err(refuse(&"init-data, which no measurement covers"));
+    }
+    if !attestation.tee_evidence.additional_evidence.is_empty() {
+        return Err(refuse(
+            &"additional evidence, for which there is no verifier",
+        ));
+    }
+    let RuntimeData { nonce, tee_pubkey } = attestation.runtime_data;
+    if nonce != taken.nonce {
+        return Err(refuse(&"another nonce than this session's"));
+    }
+    tee_pubkey.recipient().map_err(|error| refuse(&error))?;
+    let evidence = attestation.tee_evidence.primary_evidence;
+    let claims = evidence
+        .verify_key_release(
+            &desk.verifier,
+            &taken.nonce,
+            &tee_pubkey,
+            &mut case.facts,
+            case.now,
+        )
+        .map_err(|reason| refuse(&reason))?;
+    case.facts.tee_key = Some(tee_pubkey.thumbprint());
+
+    let nitro = evidence.claims(&claims, &desk.verifier);
+    let appraisal = appraise(desk, &nitro, &nonce, &tee_pubkey)?;
+    let reason = appraisal.as_ref().map(|appraisal| {
+        let status = appraisal.status;
+        format!("ear.status {status}")
+    });
+    let token = desk
+        .tokens
+        .sign(nitro, tee_pubkey, appraisal, case.now)
+        .map_err(|error| match error {
+            // Only what an attestation policy adds can be that much: waiting would not help.
+            TokenError::TooLong => {
+                refuse(&"a token with what the attestation policy adds is too long")
+            }
+            error => Refusal::new(Kind::Unavailable, error),
+        })?;
+    Ok(Accepted {
+        taken,
+        token,
+        reason,
+    })
+}
+
+/// Without an attestation policy there are no trust claims; with one that fails nobody is attested.
+fn appraise(
+    desk: &Desk,
+    nitro: &NitroClaims,
+    nonce: &str,
+    key: &TeePublicKey,
+) -> Result<Option<Appraisal>, Refusal> {
+    let policy = desk.store.attestation_policy();
+    let Some(policy) = policy.map_err(|error| store_failed(&error))? else {
+        return Ok(None);
+    };
+    let references = desk.store.references();
+    let references = references.map_err(|error| store_failed(&error))?;
+    let input = appraisal::input(nitro, Some(nonce), Some(key));
+    match appraisal::appraise(&desk.policy, &policy, references, input) {
+        Ok(appraisal) => Ok(Some(appraisal)),
+        Err(error) => {
+            let reason = format!("attestation policy: {error}");
+            Err(Refusal::new(Kind::AttestationError, reason))
+        }
+    }
 }
 
 /// `Expires` and nothing else, as stock brokers write it.

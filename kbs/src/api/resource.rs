@@ -11,7 +11,7 @@ use http::{HeaderMap, Uri};
 use super::{DECISION_TIME, bearer, empty, json_bytes, session_id};
 use crate::desk::{Case, Desk, Granted, store_failed};
 use crate::jwe;
-use crate::policy::Question;
+use crate::policy::{Decision, Question};
 use crate::refusal::{Kind, Refusal};
 use crate::session::SessionId;
 use crate::store::Outcome;
@@ -65,13 +65,14 @@ pub(super) async fn read(State(desk): State<Arc<Desk>>, uri: Uri, headers: Heade
             path: &segments,
             query: &query,
         };
-        match desk.policy.allows(policy, &claims, &question) {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(Refusal::new(
-                    Kind::PolicyDeny,
-                    "the policy does not allow it",
-                ));
+        match desk.policy.decide(policy, &claims, &question) {
+            Ok(Decision::Allowed) => {}
+            Ok(Decision::Denied(reasons)) => {
+                let reason = match reasons.as_slice() {
+                    [] => "the policy does not allow it".to_owned(),
+                    reasons => format!("the policy does not allow it: {}", reasons.join("; ")),
+                };
+                return Err(Refusal::new(Kind::PolicyDeny, reason));
             }
             Err(error) => return Err(Refusal::new(Kind::PolicyEngineError, error)),
         }

@@ -129,3 +129,80 @@ fn an_error_is_one_line() {
         assert_eq!(refused(text).lines().count(), 1);
     }
 }
+
+mod token {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::token;
+
+    /// A broker's folder with these files, the private one in `mode`.
+    fn signer(key: &str, mode: u32, publish: &str) -> Result<Vec<String>, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("token.key"), key).unwrap();
+        std::fs::set_permissions(path("token.key"), Permissions::from_mode(mode)).unwrap();
+        std::fs::write(path("next.pub"), publish).unwrap();
+        let names = if publish.is_empty() {
+            "[]"
+        } else {
+            "[\"next.pub\"]"
+        };
+        let text = format!("{GOOD}\n[token]\nkey = \"token.key\"\npublish = {names}\n");
+        std::fs::write(path("kbs.toml"), text).unwrap();
+        let signer = Config::load(&path("kbs.toml"))?.token_signer()?;
+        let keys = signer.jwks().keys.iter();
+        Ok(keys.map(|key| key.common.key_id.clone().unwrap()).collect())
+    }
+
+    #[test]
+    fn without_a_configured_key_each_start_makes_its_own() {
+        let config = load(GOOD).unwrap();
+        let (one, two) = (
+            config.token_signer().unwrap(),
+            config.token_signer().unwrap(),
+        );
+        assert_ne!(one.key_id(), two.key_id());
+        assert_eq!(one.jwks().keys.len(), 1);
+    }
+
+    #[test]
+    fn a_configured_key_is_the_same_at_each_start() {
+        let key = token::generate_pem().unwrap();
+        assert_eq!(
+            signer(&key, 0o600, "").unwrap(),
+            signer(&key, 0o400, "").unwrap()
+        );
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_or_that_is_none_stops_the_start() {
+        let key = token::generate_pem().unwrap();
+        let refused =
+            |key: &str, mode, publish| signer(key, mode, publish).unwrap_err().to_string();
+        for mode in [0o640, 0o604, 0o644] {
+            let error = refused(&key, mode, "");
+            assert!(
+                error.contains("token.key: ") && error.contains("set it to 600"),
+                "{error}"
+            );
+        }
+        assert!(refused("nonsense", 0o600, "").contains("is not a P-256 key"));
+        let error = refused(&key, 0o600, "nonsense");
+        assert!(
+            error.contains("token.publish") && error.contains("next.pub"),
+            "{error}"
+        );
+        // The private half of a neighbour does not belong here, nor on this machine.
+        let other = token::generate_pem().unwrap();
+        assert!(refused(&key, 0o600, &other).contains("is not a P-256 public key"));
+        let missing = format!("{GOOD}\n[token]\nkey = \"absent.key\"\n");
+        let error = load(&missing).unwrap().token_signer().err().unwrap();
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+        let many = format!("{GOOD}\n[token]\nkey = \"k\"\npublish = {:?}\n", ["p"; 9]);
+        let error = load(&many).unwrap().token_signer().err().unwrap();
+        assert!(error.to_string().contains("more than 8"), "{error}");
+        assert!(load(&format!("{GOOD}\n[token]\nkeys = []\n")).is_err());
+    }
+}

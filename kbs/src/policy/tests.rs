@@ -1,7 +1,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::token::{NitroClaims, TokenSigner};
+use crate::token::{Claims, NitroClaims, TokenSigner};
 
 fn claims() -> Claims {
     let signer = TokenSigner::generate().unwrap();
@@ -16,7 +16,7 @@ fn claims() -> Claims {
     };
     let now: SystemTime = UNIX_EPOCH;
     signer
-        .verify(&signer.sign(nitro, key, now).unwrap(), now)
+        .verify(&signer.sign(nitro, key, None, now).unwrap(), now)
         .unwrap()
 }
 
@@ -26,7 +26,8 @@ fn allows(rules: &str) -> Result<bool, PolicyError> {
         path: &["models", "demo", "epoch-1"],
         query: &HashMap::from([("a".to_owned(), "b".to_owned())]),
     };
-    PolicyEngine::default().allows(&policy, &claims(), &question)
+    let decision = PolicyEngine::default().decide(&policy, &claims(), &question)?;
+    Ok(decision == Decision::Allowed)
 }
 
 #[test]
@@ -73,11 +74,8 @@ fn the_default_denies() {
         path: &["a", "b", "c"],
         query: &HashMap::new(),
     };
-    assert!(
-        !PolicyEngine::default()
-            .allows(DENY_ALL, &claims(), &question)
-            .unwrap()
-    );
+    let decision = PolicyEngine::default().decide(DENY_ALL, &claims(), &question);
+    assert_eq!(decision.unwrap(), Decision::Denied(Vec::new()));
 }
 
 #[test]
@@ -134,7 +132,39 @@ fn a_replaced_policy_is_in_force_at_once() {
     };
     let claims = claims();
     let yes = "package policy\nallow := true\n";
-    assert!(engine.allows(yes, &claims, &question).unwrap());
-    assert!(!engine.allows(DENY_ALL, &claims, &question).unwrap());
-    assert!(engine.allows(yes, &claims, &question).unwrap());
+    let allows = |policy| engine.decide(policy, &claims, &question).unwrap() == Decision::Allowed;
+    assert!(allows(yes));
+    assert!(!allows(DENY_ALL));
+    assert!(allows(yes));
 }
+
+#[test]
+fn a_policy_may_say_why_it_denies() {
+    let engine = PolicyEngine::default();
+    let question = Question {
+        path: &["a", "b", "c"],
+        query: &HashMap::new(),
+    };
+    for (reasons, said) in [
+        (
+            "reasons contains \"b\"\nreasons contains \"a\"",
+            vec!["a", "b"],
+        ),
+        ("reasons := [\"b\", \"a\", 1, null]", vec!["b", "a"]),
+        ("reasons := \"text\"", vec![]),
+        ("reasons contains \"x\" if input.absent", vec![]),
+    ] {
+        let policy = format!("package policy\nimport rego.v1\n{reasons}\n");
+        let decision = engine.decide(&policy, &claims(), &question).unwrap();
+        let said: Vec<_> = said.into_iter().map(str::to_owned).collect();
+        assert_eq!(decision, Decision::Denied(said), "{reasons}");
+    }
+    let many =
+        "package policy\nreasons := [sprintf(\"%d\", [i]) | i := numbers.range(1, 100)[_]]\n";
+    let Decision::Denied(said) = engine.decide(many, &claims(), &question).unwrap() else {
+        panic!()
+    };
+    assert_eq!(said.len(), MAX_REASONS);
+}
+
+mod shipped;

@@ -28,6 +28,8 @@ pub enum Outcome {
     Deleted,
     /// The first policy was installed, or an administrator replaced it.
     PolicySet,
+    /// An administrator stored or deleted reference values.
+    ReferenceSet,
     /// Decisions that let nothing out, counted instead of listed.
     Suppressed,
 }
@@ -44,6 +46,7 @@ impl Outcome {
             Self::Stored => "stored",
             Self::Deleted => "deleted",
             Self::PolicySet => "policy-set",
+            Self::ReferenceSet => "reference-set",
             Self::Suppressed => "suppressed",
         }
     }

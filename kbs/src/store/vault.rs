@@ -83,6 +83,8 @@ pub(super) enum Kind {
     Check,
     Resource,
     Policy,
+    AttestationPolicy,
+    References,
 }
 
 impl Kind {
@@ -91,6 +93,8 @@ impl Kind {
             Self::Check => "check",
             Self::Resource => "resource",
             Self::Policy => "policy",
+            Self::AttestationPolicy => "attestation-policy",
+            Self::References => "reference-values",
         }
     }
 }
