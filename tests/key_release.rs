@@ -26,3 +26,5 @@ mod releases;
 mod stock;
 #[path = "key_release/svids.rs"]
 mod svids;
+#[path = "key_release/trustee.rs"]
+mod trustee;

@@ -31,14 +31,14 @@ pub fn parts(token: &str) -> (Value, Value) {
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
-async fn jwks(broker: &Broker) -> Value {
+pub async fn jwks(broker: &Broker) -> Value {
     let answer = broker.get("/.well-known/jwks.json", &[]).await.ok();
     assert_eq!(answer.headers["content-type"], "application/json");
     answer.json()
 }
 
 /// What a stock Trustee makes of it; `None` where the Python peer is not installed.
-fn trustee(jwks: &Value, token: &str) -> Option<Result<Value, String>> {
+pub fn trustee(jwks: &Value, token: &str) -> Option<Result<Value, String>> {
     let python = tests::root().join("target/tools/py/bin/python3");
     let there = Command::new(&python)
         .args(["-c", "import jwt, cryptography"])

@@ -47,7 +47,7 @@ impl ServerArgs {
             let id = SpiffeId::new(id)
                 .map_err(|error| Failure::usage(format!("--spiffe-id: {error}")))?;
             let text = read(bundle)?;
-            let bundles = TrustBundles::from_pem(&id.trust_domain(), &text)
+            let bundles = TrustBundles::from_pem(id.trust_domain(), &text)
                 .map_err(|error| Failure::usage(format!("{}: {error}", bundle.display())))?;
             let url = url.replacen("https://", "tcp://", 1);
             let endpoint: Endpoint = url
