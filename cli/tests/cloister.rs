@@ -220,7 +220,7 @@ fn a_model_that_is_not_as_signed_is_refused_with_the_files_name() {
         77,
         &["README.md: is signed, but not there"],
     );
-    fails(&world.verify_model("package"), 77, &["manifest.json"]);
+    fails(&world.verify_model("package"), 77, &["is not signed"]);
     fails(&world.verify_model("nowhere"), 64, &["nowhere/model.sig"]);
     stdout(&world.run(&["keygen", "--out", "other", "--only", "publisher"]));
     let stranger = [
