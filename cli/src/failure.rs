@@ -56,6 +56,8 @@ impl Failure {
             error,
             Error::Io { .. }
                 | Error::OutputExists { .. }
+                | Error::Busy { .. }
+                | Error::NotNewer { .. }
                 | Error::Key { .. }
                 | Error::ModelName { .. }
                 | Error::Epoch { .. }
@@ -71,6 +73,24 @@ impl Failure {
             format!("{}: ", path.display())
         };
         Self::new(code, anyhow::anyhow!("{prefix}{reason}{fix}"))
+    }
+
+    /// Says where a run that makes the package `out` has left what it did, if it did.
+    pub(crate) fn resumable(self, out: &Path) -> Self {
+        let partial = sealed_model::partial_path(out);
+        if !partial.exists() {
+            return self;
+        }
+        let hint = |error: anyhow::Error| {
+            anyhow::anyhow!(
+                "{error:#} (what is done stays in {}: run the same command again to go on, or remove it)",
+                partial.display()
+            )
+        };
+        Self {
+            code: self.code,
+            error: self.error.map(hint),
+        }
     }
 
     /// What was compared is not the same; the difference was printed.
@@ -140,6 +160,8 @@ fn fix(error: &Error) -> &'static str {
         }
         Error::UnknownPublisher { .. } => " (give the publisher's key with --publisher)",
         Error::WrongKey { .. } => " (give that key with --key-file)",
+        Error::Busy { .. } => " (wait for it, or end it)",
+        Error::NotNewer { .. } => " (give a higher --epoch)",
         Error::OutputExists { .. } => " (choose another --out, or remove it)",
         _ => "",
     }

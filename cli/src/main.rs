@@ -13,6 +13,7 @@ mod measure;
 mod measurements;
 mod output;
 mod policy_text;
+mod rotate;
 mod seal;
 mod sign;
 mod spire_entries;
@@ -20,6 +21,7 @@ mod spire_preflight;
 mod unseal;
 mod verify;
 mod verify_image;
+mod verify_model;
 
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -42,6 +44,8 @@ enum Command {
     Seal(seal::Seal),
     Inspect(inspect::Inspect),
     Unseal(unseal::Unseal),
+    Rotate(rotate::Rotate),
+    VerifyModel(verify_model::VerifyModel),
     Verify(verify::Verify),
     Measure(measure::Measure),
     Diff(diff::Diff),
@@ -63,6 +67,8 @@ fn main() -> ExitCode {
         Ok(Command::Seal(command)) => command.run(now),
         Ok(Command::Inspect(command)) => command.run(),
         Ok(Command::Unseal(command)) => command.run(),
+        Ok(Command::Rotate(command)) => command.run(now),
+        Ok(Command::VerifyModel(command)) => command.run(),
         Ok(Command::Verify(command)) => command.run(now),
         Ok(Command::Measure(command)) => command.run(),
         Ok(Command::Diff(command)) => command.run(),

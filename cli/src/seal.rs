@@ -1,8 +1,8 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
-use sealed_model::{SealOptions, Sha256Digest};
+use sealed_model::{Manifest, SealOptions, Sha256Digest};
 
 use crate::failure::Failure;
 use crate::files;
@@ -11,7 +11,9 @@ use crate::output::{self, Progress, field};
 /// Encrypt and sign a model directory
 ///
 /// Takes safetensors (also sharded), GGUF, tokenizer and configuration JSON, chat_template.jinja, vocab.txt, merges.txt and licence
-/// texts; checks their headers; refuses everything that a loader could run, and says which file. The package appears whole or not at all.
+/// texts; checks their headers; refuses everything that a loader could run, and says which file. Beside the ciphertexts it writes
+/// model.sig (OpenSSF Model Signing over the plaintext) and bom.cdx.json (CycloneDX 1.6). The package appears whole or not at all;
+/// run again after it was interrupted, the same command keeps the files that were done.
 #[derive(Args)]
 #[command(after_help = "\
 Example:
@@ -55,29 +57,34 @@ impl Seal {
                 progress: &|step| progress.show(step),
             };
             sealed_model::seal(&self.dir, &self.out, &options)
-                .map_err(|error| Failure::model(&self.dir, error))?
+                .map_err(|error| Failure::model(&self.dir, error).resumable(&self.out))?
         };
-        let path = self.out.join(sealed_model::MANIFEST);
-        let bytes = std::fs::read(&path).map_err(|error| Failure::io("read", &path, error))?;
-        let total = manifest.files.iter().map(|entry| entry.size).sum();
-        let mut text = String::new();
-        field(&mut text, "package", self.out.display());
-        field(
-            &mut text,
-            "model",
-            format_args!("{} epoch {}", manifest.name, manifest.epoch),
-        );
-        field(
-            &mut text,
-            "files",
-            format_args!("{}, {}", manifest.files.len(), output::bytes(total)),
-        );
-        field(&mut text, "key id", &manifest.key_id);
-        field(
-            &mut text,
-            "manifest",
-            format_args!("sha256 {}", Sha256Digest::of(&bytes)),
-        );
-        output::print(&text)
+        output::print(&made(&self.out, &manifest)?)
     }
+}
+
+/// What is to be known of a package that was just made.
+pub(crate) fn made(out: &Path, manifest: &Manifest) -> Result<String, Failure> {
+    let path = out.join(sealed_model::MANIFEST);
+    let bytes = std::fs::read(&path).map_err(|error| Failure::io("read", &path, error))?;
+    let total = manifest.files.iter().map(|entry| entry.size).sum();
+    let mut text = String::new();
+    field(&mut text, "package", out.display());
+    field(
+        &mut text,
+        "model",
+        format_args!("{} epoch {}", manifest.name, manifest.epoch),
+    );
+    field(
+        &mut text,
+        "files",
+        format_args!("{}, {}", manifest.files.len(), output::bytes(total)),
+    );
+    field(&mut text, "key id", &manifest.key_id);
+    field(
+        &mut text,
+        "manifest",
+        format_args!("sha256 {}", Sha256Digest::of(&bytes)),
+    );
+    Ok(text)
 }

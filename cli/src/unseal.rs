@@ -9,7 +9,8 @@ use crate::output::{self, Progress, field};
 
 /// Decrypt a package back into a model directory
 ///
-/// For the owner of the key. Checks the publisher's signature, every segment and every file's SHA-256; any epoch is accepted.
+/// For the owner of the key. Checks the publisher's signatures, every segment and every file's SHA-256; any epoch is accepted.
+/// model.sig comes back beside the files, for cloister verify-model and OpenSSF's model_signing.
 #[derive(Args)]
 #[command(after_help = "\
 Example:
@@ -45,8 +46,10 @@ impl Unseal {
             .map_err(failed)?;
         {
             let progress = Progress::new("unsealing");
-            sealed_model::unseal(&package, &self.out, &|step| progress.show(step))
-                .map_err(failed)?;
+            sealed_model::unseal(&package, &publishers, &self.out, &|step| {
+                progress.show(step)
+            })
+            .map_err(failed)?;
         }
         let manifest = package.manifest();
         let total = manifest.files.iter().map(|entry| entry.size).sum();

@@ -64,6 +64,29 @@ impl World {
         ])
     }
 
+    fn verify_model(&self, dir: &str) -> Output {
+        self.run(&["verify-model", dir, "--publisher", "keys/publisher.pub.pem"])
+    }
+
+    fn rotate(&self, epoch: &str, out: &str) -> Output {
+        self.run(&[
+            "rotate",
+            "package",
+            "--out",
+            out,
+            "--epoch",
+            epoch,
+            "--key-file",
+            "keys/data.key",
+            "--new-key-file",
+            "next/data.key",
+            "--publisher",
+            "keys/publisher.pub.pem",
+            "--sign-key",
+            "keys/publisher.key.pem",
+        ])
+    }
+
     fn unseal(&self, package: &str, out: &str) -> Output {
         self.run(&[
             "unseal",
@@ -158,12 +181,155 @@ fn a_model_sealed_inspected_and_unsealed_comes_back_the_same() {
     assert!(sealed.contains(json["manifest_sha256"].as_str().unwrap()));
 
     stdout(&world.unseal("package", "again"));
+    let checked = stdout(&world.verify_model("again"));
+    assert!(checked.contains("signature   valid"), "{checked}");
     for file in ["1_Pooling/config.json", "README.md", "model.safetensors"] {
         assert_eq!(
             fs::read(world.path("again").join(file)).unwrap(),
             fs::read(world.path("model").join(file)).unwrap()
         );
     }
+}
+
+#[test]
+fn a_model_that_is_not_as_signed_is_refused_with_the_files_name() {
+    let world = World::new();
+    stdout(&world.seal("package"));
+    fs::copy(
+        world.path("package/model.sig"),
+        world.path("model/model.sig"),
+    )
+    .unwrap();
+    stdout(&world.verify_model("model"));
+    fs::write(world.path("model/more.json"), "{}").unwrap();
+    fails(
+        &world.verify_model("model"),
+        77,
+        &["model: more.json: is not signed"],
+    );
+    fs::remove_file(world.path("model/more.json")).unwrap();
+    fs::write(world.path("model/README.md"), "# Other").unwrap();
+    fails(
+        &world.verify_model("model"),
+        77,
+        &["README.md: SHA-256", "expected"],
+    );
+    fs::remove_file(world.path("model/README.md")).unwrap();
+    fails(
+        &world.verify_model("model"),
+        77,
+        &["README.md: is signed, but not there"],
+    );
+    fails(&world.verify_model("package"), 77, &["is not signed"]);
+    fails(&world.verify_model("nowhere"), 64, &["nowhere/model.sig"]);
+    stdout(&world.run(&["keygen", "--out", "other", "--only", "publisher"]));
+    let stranger = [
+        "verify-model",
+        "model",
+        "--publisher",
+        "other/publisher.pub.pem",
+    ];
+    fails(
+        &world.run(&stranger),
+        77,
+        &["model/model.sig", "none of the keys"],
+    );
+}
+
+#[test]
+fn a_package_is_rotated_to_another_key_and_epoch() {
+    let world = World::new();
+    stdout(&world.seal("package"));
+    fails(&world.rotate("3", "package-3"), 64, &["next/data.key"]);
+    stdout(&world.run(&["keygen", "--out", "next", "--only", "data"]));
+    fails(&world.rotate("2", "package-3"), 64, &["epoch 2", "--epoch"]);
+    let made = stdout(&world.rotate("3", "package-3"));
+    assert!(made.contains("models/demo/epoch-3"), "{made}");
+    assert_eq!(
+        fs::read(world.path("package/model.sig")).unwrap(),
+        fs::read(world.path("package-3/model.sig")).unwrap()
+    );
+    fails(
+        &world.unseal("package-3", "again"),
+        77,
+        &["models/demo/epoch-3", "--key-file"],
+    );
+    fs::copy(world.path("next/data.key"), world.path("keys/data.key")).unwrap();
+    stdout(&world.unseal("package-3", "again"));
+    stdout(&world.verify_model("again"));
+    fails(
+        &world.rotate("4", "package-4"),
+        77,
+        &["package: manifest.json", "models/demo/epoch-2"],
+    );
+}
+
+#[test]
+fn a_mirror_compares_every_byte_without_a_key() {
+    let world = World::new();
+    stdout(&world.seal("package"));
+    let all = ["inspect", "package", "--all"];
+    let seen = stdout(&world.run(&all));
+    assert!(seen.contains("bom         sha256 "), "{seen}");
+    let sealed = world.path("package/README.md.enc");
+    let mut bytes = fs::read(&sealed).unwrap();
+    bytes[45] ^= 1;
+    fs::write(&sealed, &bytes).unwrap();
+    stdout(&world.run(&["inspect", "package"]));
+    fails(&world.run(&all), 77, &["README.md.enc", "segment 0"]);
+    bytes[45] ^= 1;
+    fs::write(&sealed, &bytes).unwrap();
+    fs::write(world.path("package/bom.cdx.json"), "{}").unwrap();
+    fails(
+        &world.run(&["inspect", "package"]),
+        77,
+        &["bom.cdx.json: SHA-256"],
+    );
+}
+
+#[test]
+fn a_seal_that_was_killed_goes_on_where_it_was_and_leaves_nothing_behind() {
+    let world = World::new();
+    let tensor = |name: &str, len: usize| {
+        let header =
+            format!(r#"{{"w":{{"dtype":"U8","shape":[{len}],"data_offsets":[0,{len}]}}}}"#);
+        let length = (header.len() as u64).to_le_bytes();
+        let bytes = [&length[..], header.as_bytes(), &vec![7; len]].concat();
+        fs::write(world.path("model").join(name), bytes).unwrap();
+    };
+    for index in 0..24 {
+        tensor(&format!("m-{index:02}.safetensors"), 8 << 20);
+    }
+    let partial = world.path(".package.cloister-partial");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_cloister"))
+        .current_dir(&world.0)
+        .args(["seal", "model", "--out", "package", "--name", "demo"])
+        .args(["--epoch", "2", "--key-file", "keys/data.key"])
+        .args(["--sign-key", "keys/publisher.key.pem"])
+        .spawn()
+        .unwrap();
+    let done = || {
+        let entries = fs::read_dir(&partial).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name.ends_with(".enc"))
+            .collect::<Vec<_>>()
+    };
+    while done().is_empty() && run.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(!world.path("package").exists(), "it was killed in time");
+    let kept = done();
+    let first = partial.join(kept.first().unwrap());
+    let before = fs::read(&first).unwrap();
+
+    stdout(&world.seal("package"));
+    assert!(!partial.exists());
+    let after = world.path("package").join(first.file_name().unwrap());
+    assert!(before == fs::read(after).unwrap(), "kept as it was");
+    stdout(&world.unseal("package", "again"));
 }
 
 #[test]
@@ -289,7 +455,15 @@ fn usage_errors_exit_64_and_help_shows_examples() {
         world.run(&["seal", "model", "--key", "00"]).status.code(),
         Some(64)
     );
-    for command in ["keygen", "seal", "inspect", "unseal", "verify"] {
+    for command in [
+        "keygen",
+        "seal",
+        "inspect",
+        "unseal",
+        "rotate",
+        "verify-model",
+        "verify",
+    ] {
         let help = stdout(&world.run(&[command, "--help"]));
         assert!(
             help.contains("Example") && help.contains(&format!("cloister {command}")),

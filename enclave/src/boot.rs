@@ -156,6 +156,7 @@ async fn open(
     steps: &Steps,
 ) -> Result<Model, Error> {
     let name = model.name.clone();
+    let check_segments = model.check_segments;
 
     // 5. Manifest.
     let begun = Instant::now();
@@ -216,7 +217,7 @@ async fn open(
             source,
         };
         let key = DataKey::from_bytes(key.expose()).map_err(sealed)?;
-        let files = Arc::new(PlainFiles::new(package.unlock(key).map_err(sealed)?));
+        let files = Arc::new(PlainFiles::open(package, key, check_segments).map_err(sealed)?);
         let engine =
             Engine::load(Arc::<PlainFiles<_>>::clone(&files), options).map_err(|source| {
                 Error::Load {

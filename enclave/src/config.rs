@@ -84,6 +84,8 @@ pub struct ModelConfig {
     pub publishers: Vec<PublisherKey>,
     /// The oldest epoch that may still be opened.
     pub min_epoch: u64,
+    /// Whether each segment must be the publisher's, not only some holder of the data key's.
+    pub check_segments: bool,
 }
 
 impl Config {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use engine::ModelFiles;
-use sealed_model::{Source, UnlockedPackage};
+use sealed_model::{DataKey, Package, Source, UnlockedPackage};
 
 #[cfg(test)]
 mod tests;
@@ -19,11 +19,23 @@ pub struct PlainFiles<S> {
 }
 
 impl<S: Source> PlainFiles<S> {
-    pub fn new(package: UnlockedPackage<S>) -> Self {
-        Self {
-            package,
+    /// With `check_segments`, what the publisher signed decides alone; without, a holder of the data key is believed, too.
+    ///
+    /// # Errors
+    /// Where `key` is not the package's, or the package's list of segments is not the one that was signed.
+    pub fn open(
+        package: Package<S>,
+        key: DataKey,
+        check_segments: bool,
+    ) -> Result<Self, sealed_model::Error> {
+        let package = package.unlock(key)?;
+        Ok(Self {
+            package: match check_segments {
+                true => package.check_segments()?,
+                false => package,
+            },
             seen: Mutex::default(),
-        }
+        })
     }
 
     /// Verifies every file of which some part was never read.

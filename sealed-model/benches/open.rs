@@ -70,6 +70,20 @@ fn open(c: &mut Criterion) {
             }
         });
     });
+    let package = package.check_segments().unwrap();
+    group.bench_function("read_at, SHA-256 of segments too, all threads", |b| {
+        b.iter(|| package.read_at(FILE, 0, &mut buf).unwrap());
+    });
+    group.bench_function("read_at, SHA-256 of segments too, one thread", |b| {
+        b.iter(|| {
+            let (mut at, mut rest) = (1_048_520u64, buf.as_mut_slice());
+            while rest.len() >= 2 << 20 {
+                let (segment, later) = rest.split_at_mut(1_048_560);
+                package.read_at(FILE, at, segment).unwrap();
+                (at, rest) = (at + 1_048_560, later);
+            }
+        });
+    });
     group.finish();
 }
 

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::path::Path;
 
 use self::content::{MAX_JSON, MAX_TEMPLATE, MAX_TEXT, check_index};
-use crate::{Error, safetensors};
+use crate::bom::Facts;
+use crate::{Error, gguf, safetensors};
 
 pub(crate) use self::content::Input;
 
@@ -43,8 +44,8 @@ pub enum Rejection {
     Json(#[source] serde_json::Error),
     #[error("{0}")]
     Safetensors(#[from] safetensors::Problem),
-    #[error("it is not GGUF version 2 or 3 with sane counts")]
-    Gguf,
+    #[error("{0}")]
+    Gguf(#[from] gguf::Problem),
     #[error("it names the shard {shard:?}, which is not there")]
     MissingShard { shard: String },
     #[error("it says tensor {tensor:?} is in {shard:?}, which is not so")]
@@ -67,12 +68,13 @@ enum Kind {
     Text,
 }
 
-/// Every file of `dir` that belongs to the model, checked, sorted by path.
+/// Every file of `dir` that belongs to the model, checked, sorted by path; and what they say of the model.
 ///
 /// # Errors
-/// [`Error::Rejected`] for the first file that must not be sealed; nothing is skipped but `list::LEFT_OUT`.
-pub(crate) fn collect(dir: &Path) -> Result<Vec<Input>, Error> {
+/// [`Error::Rejected`] for the first file that must not be sealed; nothing is skipped but [`crate::model_signing::IGNORED`].
+pub(crate) fn collect(dir: &Path) -> Result<(Vec<Input>, Facts), Error> {
     let mut inputs = Vec::new();
+    let mut facts = Facts::default();
     let mut shards = BTreeMap::new();
     let mut indexes = Vec::new();
     let mut weights = false;
@@ -96,13 +98,21 @@ pub(crate) fn collect(dir: &Path) -> Result<Vec<Input>, Error> {
         };
         match kind {
             Kind::Safetensors => {
-                let names = input.safetensors().map_err(unreadable)?.map_err(reject)?;
-                shards.insert(path.clone(), names);
+                let summary = input.safetensors().map_err(unreadable)?.map_err(reject)?;
+                facts.count(&summary.elements);
+                shards.insert(path.clone(), summary.names);
             }
-            Kind::Gguf => input.gguf().map_err(unreadable)?.map_err(reject)?,
+            Kind::Gguf => {
+                let summary = input.gguf().map_err(unreadable)?.map_err(reject)?;
+                facts.gguf(summary);
+            }
             Kind::ShardIndex => {
                 let index = input.json(MAX_JSON).map_err(unreadable)?.map_err(reject)?;
                 indexes.push((path.clone(), index));
+            }
+            Kind::Json if path == "config.json" => {
+                let config = input.json(MAX_JSON).map_err(unreadable)?.map_err(reject)?;
+                facts.config = Some(config);
             }
             Kind::Json => {
                 input
@@ -115,11 +125,12 @@ pub(crate) fn collect(dir: &Path) -> Result<Vec<Input>, Error> {
                 .map_err(unreadable)?
                 .map(drop)
                 .map_err(reject)?,
-            Kind::Text => input
-                .text(MAX_TEXT)
-                .map_err(unreadable)?
-                .map(drop)
-                .map_err(reject)?,
+            Kind::Text => {
+                let text = input.text(MAX_TEXT).map_err(unreadable)?.map_err(reject)?;
+                if path == "README.md" {
+                    facts.card = crate::bom::front_matter(&text);
+                }
+            }
         }
         weights |= matches!(kind, Kind::Safetensors | Kind::Gguf);
         inputs.push(input);
@@ -132,7 +143,7 @@ pub(crate) fn collect(dir: &Path) -> Result<Vec<Input>, Error> {
         return Err(Error::NoWeights);
     }
     inputs.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(inputs)
+    Ok((inputs, facts))
 }
 
 fn classify(path: &str) -> Result<Kind, Rejection> {

@@ -17,6 +17,24 @@ impl Sha256Digest {
         &self.0
     }
 
+    /// A UUID of version 8, the one for digests of one's own choice (RFC 9562 §5.8), of the first 128 bits: the serial number of
+    /// a document that has this digest.
+    pub fn to_uuid_urn(&self) -> String {
+        let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = self.0;
+        let mut bytes: [u8; 16] = head;
+        let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
+        *version = *version & 0x0f | 0x80;
+        *variant = *variant & 0x3f | 0x80;
+        let mut text = String::from("urn:uuid:");
+        for (index, digit) in hex::encode(bytes).chars().enumerate() {
+            if matches!(index, 8 | 12 | 16 | 20) {
+                text.push('-');
+            }
+            text.push(digit);
+        }
+        text
+    }
+
     fn from_computed(computed: &digest::Digest) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(computed.as_ref());

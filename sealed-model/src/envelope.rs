@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::dsse::message_digest;
 use crate::package::SIGNATURE;
 use crate::{Error, PublisherKey, SigningKey};
 
@@ -30,12 +31,12 @@ struct Signature {
 
 impl Envelope {
     pub(crate) fn sign(payload: &[u8], signer: &SigningKey) -> Result<Self, Error> {
-        let message = pre_authentication_encoding(payload);
+        let digest = message_digest(PAYLOAD_TYPE, payload);
         Ok(Self {
             payload_type: PAYLOAD_TYPE.into(),
             signatures: [Signature {
                 keyid: signer.public()?.id(),
-                sig: STANDARD.encode(signer.sign(&message)?),
+                sig: STANDARD.encode(signer.sign_digest(&digest)?),
             }],
         })
     }
@@ -86,7 +87,7 @@ impl Envelope {
             })?;
         let holds = STANDARD
             .decode(sig)
-            .is_ok_and(|sig| publisher.verify(&pre_authentication_encoding(payload), &sig));
+            .is_ok_and(|sig| publisher.verify_digest(&message_digest(PAYLOAD_TYPE, payload), &sig));
         if !holds {
             return Err(Error::Signature {
                 publisher: publisher.id(),
@@ -94,16 +95,6 @@ impl Envelope {
         }
         Ok(publisher)
     }
-}
-
-/// DSSE's PAE: type and payload with their lengths, so that neither can pass for a part of the other.
-fn pre_authentication_encoding(payload: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "DSSEv1 {} {PAYLOAD_TYPE} {} ",
-        PAYLOAD_TYPE.len(),
-        payload.len()
-    );
-    [head.as_bytes(), payload].concat()
 }
 
 #[cfg(test)]

@@ -55,6 +55,12 @@ pub enum Error {
         actual: crate::Sha256Digest,
     },
 
+    #[error("model signature: {problem}")]
+    ModelSignature { problem: String },
+    /// A file of a model directory is not what its signature says.
+    #[error("{file}: {problem}")]
+    ModelFile { file: String, problem: &'static str },
+
     // The caller's own input: fix it and call again.
     #[error("{file}: refused: {reason}")]
     Rejected {
@@ -72,6 +78,8 @@ pub enum Error {
     ModelName { name: String },
     #[error("epoch {epoch}: use 1 to {max}")]
     Epoch { epoch: u64, max: u64 },
+    #[error("epoch {epoch}: use more than {old}, which the package has")]
+    NotNewer { epoch: u64, old: u64 },
     #[error("{what}: {problem}")]
     Key {
         what: &'static str,
@@ -79,6 +87,8 @@ pub enum Error {
     },
     #[error("{}: exists already", path.display())]
     OutputExists { path: PathBuf },
+    #[error("{}: another run is at work there", path.display())]
+    Busy { path: PathBuf },
     #[error("{}: cannot {action}", path.display())]
     Io {
         action: &'static str,
@@ -130,12 +140,16 @@ impl Error {
             | Self::Size { .. }
             | Self::TooLarge { .. }
             | Self::Segment { .. }
-            | Self::Digest { .. } => ErrorKind::Refused,
+            | Self::Digest { .. }
+            | Self::ModelSignature { .. }
+            | Self::ModelFile { .. } => ErrorKind::Refused,
             Self::Rejected { .. }
             | Self::NoWeights
             | Self::TooManyFiles { .. }
             | Self::ModelName { .. }
             | Self::Epoch { .. }
+            | Self::NotNewer { .. }
+            | Self::Busy { .. }
             | Self::Key { .. }
             | Self::OutputExists { .. }
             | Self::Io { .. }

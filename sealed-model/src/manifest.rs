@@ -5,7 +5,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::layout::Layout;
-use crate::{DataKey, Error, Sha256Digest, name};
+use crate::{DataKey, Documents, Error, Sha256Digest, name};
 
 /// The only format this crate writes and reads.
 pub const FORMAT: &str = "cloister-sealed-model/1";
@@ -15,6 +15,9 @@ pub const MAX_MANIFEST_BYTES: u64 = 512 * 1024;
 
 /// Three times the shards of the largest published model; it bounds what a reader keeps per file.
 pub const MAX_FILES: usize = 512;
+
+/// 2 TiB of plaintext, twice the largest published model: its segments' digests take 64 MiB.
+pub(crate) const MAX_TOTAL: u64 = 1 << 41;
 
 /// What a package holds. Signed by the publisher over its exact bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,10 @@ pub struct Manifest {
     pub key_check: Sha256Digest,
     /// When it was sealed, RFC 3339 in UTC. Information; nothing is decided by it.
     pub created: String,
+    /// Of `model.sig`, the publisher's signature over the plaintext files.
+    pub model_sig_sha256: Sha256Digest,
+    /// Of `bom.cdx.json`, the bill of materials.
+    pub bom_sha256: Sha256Digest,
     /// Sorted by path.
     pub files: Vec<FileEntry>,
 }
@@ -46,8 +53,9 @@ pub struct FileEntry {
     pub sha256: Sha256Digest,
     /// Ciphertext bytes; follows from `size`.
     pub sealed_size: u64,
-    /// Of the ciphertext, for tools without the key. Reading relies on the tag of each segment instead.
-    pub sealed_sha256: Sha256Digest,
+    /// SHA-256 over the SHA-256 of each MiB of the ciphertext, which `segments.sha256` lists: for readers that do not take the
+    /// data key's word alone, and for tools without the key.
+    pub segments_sha256: Sha256Digest,
 }
 
 impl FileEntry {
@@ -68,6 +76,7 @@ impl Manifest {
         epoch: u64,
         key: &DataKey,
         created: OffsetDateTime,
+        documents: &Documents,
         files: Vec<FileEntry>,
     ) -> Result<Self, Error> {
         let key_id = name::key_id(name, epoch);
@@ -85,6 +94,8 @@ impl Manifest {
                 .ok_or(Error::Internal(
                     "a date before the year 10000 has an RFC 3339 form",
                 ))?,
+            model_sig_sha256: Sha256Digest::of(&documents.model_sig),
+            bom_sha256: Sha256Digest::of(&documents.bom),
             files,
         };
         manifest.validate()?;
@@ -167,6 +178,11 @@ impl Manifest {
                     entry.path, entry.sealed_size
                 )));
             }
+        }
+        let total = self.files.iter().map(|entry| entry.size);
+        // Each is at most 2^40, and there are at most 512.
+        if total.sum::<u64>() > MAX_TOTAL {
+            return Err(problem(format!("is of more than {MAX_TOTAL} bytes")));
         }
         Ok(())
     }

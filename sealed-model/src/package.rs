@@ -1,6 +1,8 @@
 use crate::envelope::{Envelope, MAX_ENVELOPE_BYTES};
 use crate::manifest::MAX_MANIFEST_BYTES;
-use crate::{DataKey, Error, Manifest, PublisherKey, Sha256Digest, Source, UnlockedPackage};
+use crate::{
+    DataKey, Documents, Error, Manifest, PublisherKey, Sha256Digest, Source, UnlockedPackage,
+};
 
 /// The manifest's file name in a package.
 pub const MANIFEST: &str = "manifest.json";
@@ -73,6 +75,14 @@ impl<S: Source> Package<S> {
         &self.publisher
     }
 
+    /// The signature and the bill of materials beside the manifest. An enclave needs neither.
+    ///
+    /// # Errors
+    /// [`Error::Digest`] where one is not what the manifest says.
+    pub fn documents(&self) -> Result<Documents, Error> {
+        Documents::read(&self.source, &self.manifest)
+    }
+
     /// # Errors
     /// [`Error::WrongKey`] where `key` is not the one this package was sealed with.
     pub fn unlock(self, key: DataKey) -> Result<UnlockedPackage<S>, Error> {
@@ -95,6 +105,8 @@ pub struct Inspection {
     /// The key id in the envelope.
     pub claimed_publisher: String,
     pub signature: SignatureVerdict,
+    /// Of `model.sig`, over the plaintext files; it and the bill of materials are those that the manifest names.
+    pub model_signature: SignatureVerdict,
 }
 
 /// What can be said of a manifest's signature with the publisher keys at hand.
@@ -116,7 +128,14 @@ pub fn inspect<S: Source>(source: &S, publishers: &[PublisherKey]) -> Result<Ins
     };
     let manifest = Manifest::parse(&signed.manifest)?;
     check_sizes(source, &manifest)?;
+    let documents = Documents::read(source, &manifest)?;
+    let model_signature = match documents.check(&manifest, publishers) {
+        Ok(_) => SignatureVerdict::Valid,
+        Err(_) if publishers.is_empty() => SignatureVerdict::UnknownPublisher,
+        Err(_) => SignatureVerdict::Invalid,
+    };
     Ok(Inspection {
+        model_signature,
         manifest,
         manifest_sha256: Sha256Digest::of(&signed.manifest),
         claimed_publisher: signed.envelope.claimed_signer(),
@@ -140,7 +159,7 @@ impl Signed {
     }
 }
 
-fn read_bounded<S: Source>(source: &S, file: &str, max: u64) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_bounded<S: Source>(source: &S, file: &str, max: u64) -> Result<Vec<u8>, Error> {
     let unavailable = |source| Error::Unavailable {
         file: file.into(),
         source,

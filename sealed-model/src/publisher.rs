@@ -2,7 +2,6 @@ use std::fmt;
 
 use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
     ParsedPublicKey,
@@ -45,11 +44,6 @@ impl PublisherKey {
     /// SHA-256 of the SubjectPublicKeyInfo, in hex: how messages, envelopes and configurations name a publisher.
     pub fn id(&self) -> String {
         Sha256Digest::of(&self.spki()).to_string()
-    }
-
-    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.point)
-            .is_ok_and(|key| key.verify_sig(message, signature).is_ok())
     }
 
     /// Whether this key signed the message that has this digest. Only a digest that the caller computed itself means anything.
@@ -119,13 +113,6 @@ impl SigningKey {
             .ok_or(Error::Internal("a P-256 key has an uncompressed point"))
     }
 
-    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        self.0
-            .sign(&SystemRandom::new(), message)
-            .map(|signature| signature.as_ref().to_vec())
-            .map_err(|Unspecified| Error::Internal("an ECDSA signature could not be made"))
-    }
-
     /// A signature, in DER, of the message that has this digest: for what is too large to be held in memory.
     ///
     /// One key signs several kinds of messages, so each kind has to begin with what no other can begin with (DSSE's `DSSEv1 `
@@ -140,6 +127,8 @@ impl SigningKey {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+
     use super::*;
 
     /// `openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt`, and its `openssl ec -pubout`.
@@ -158,11 +147,12 @@ mod tests {
     #[test]
     fn a_signature_holds_for_one_message_and_one_key() {
         let key = SigningKey::generate().unwrap();
-        let signature = key.sign(b"message").unwrap();
-        assert!(key.public().unwrap().verify(b"message", &signature));
-        assert!(!key.public().unwrap().verify(b"massage", &signature));
-        let other = SigningKey::generate().unwrap();
-        assert!(!other.public().unwrap().verify(b"message", &signature));
+        let (digest, other) = (Sha256Digest::of(b"message"), Sha256Digest::of(b"massage"));
+        let signature = key.sign_digest(&digest).unwrap();
+        assert!(key.public().unwrap().verify_digest(&digest, &signature));
+        assert!(!key.public().unwrap().verify_digest(&other, &signature));
+        let stranger = SigningKey::generate().unwrap().public().unwrap();
+        assert!(!stranger.verify_digest(&digest, &signature));
     }
 
     #[test]
@@ -170,11 +160,13 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let public = key.public().unwrap();
         let (digest, other) = (Sha256Digest::of(b"message"), Sha256Digest::of(b"massage"));
-        assert!(public.verify(b"message", &key.sign_digest(&digest).unwrap()));
-        let signature = key.sign(b"message").unwrap();
-        assert!(public.verify_digest(&digest, &signature));
-        assert!(!public.verify_digest(&other, &signature));
-        assert!(!public.verify_digest(&digest, &signature[1..]));
+        let of_digest = key.sign_digest(&digest).unwrap();
+        let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public.point).unwrap();
+        assert!(parsed.verify_sig(b"message", &of_digest).is_ok());
+        let of_message = key.0.sign(&SystemRandom::new(), b"message").unwrap();
+        assert!(public.verify_digest(&digest, of_message.as_ref()));
+        assert!(!public.verify_digest(&other, of_message.as_ref()));
+        assert!(!public.verify_digest(&digest, &of_message.as_ref()[1..]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The header of a safetensors file, checked before its bytes are sealed: eight bytes of length, then JSON that says which bytes
 //! are which tensor. Stricter than most readers, since a reader that trusts an offset reads another tensor's memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
@@ -61,16 +61,27 @@ pub fn header_len(length_field: [u8; 8], file_len: u64) -> Result<u64, Problem> 
     Ok(claimed)
 }
 
-/// Checks a header's JSON against the `data` bytes that follow it, and returns the names of the tensors, sorted.
-pub fn check_header(json: &[u8], data: u64) -> Result<BTreeSet<String>, Problem> {
+/// What a header says of its file.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Of the tensors.
+    pub names: BTreeSet<String>,
+    /// Elements by type, for example `BF16`.
+    pub elements: BTreeMap<String, u64>,
+}
+
+/// Checks a header's JSON against the `data` bytes that follow it.
+pub fn check_header(json: &[u8], data: u64) -> Result<Summary, Problem> {
     if json.first() != Some(&b'{') {
         return Err(Problem::Start);
     }
     let Header { mut tensors, .. } = serde_json::from_slice(json).map_err(Problem::Json)?;
-    let mut names = BTreeSet::new();
+    let mut summary = Summary::default();
     for (name, tensor) in &tensors {
-        tensor.check(name, data)?;
-        if !names.insert(name.clone()) {
+        let elements = tensor.check(name, data)?;
+        let of_type = summary.elements.entry(tensor.dtype.clone()).or_default();
+        *of_type = of_type.saturating_add(elements);
+        if !summary.names.insert(name.clone()) {
             return Err(Problem::Duplicate {
                 tensor: name.clone(),
             });
@@ -97,7 +108,7 @@ pub fn check_header(json: &[u8], data: u64) -> Result<BTreeSet<String>, Problem>
             bytes: data - at,
         });
     }
-    Ok(names)
+    Ok(summary)
 }
 
 /// In the order of the JSON, names as often as they occur: a map would hide a second one.
@@ -114,7 +125,8 @@ struct Tensor {
 }
 
 impl Tensor {
-    fn check(&self, name: &str, data: u64) -> Result<(), Problem> {
+    /// The number of its elements.
+    fn check(&self, name: &str, data: u64) -> Result<u64, Problem> {
         let tensor = || name.to_owned();
         let bits = bits(&self.dtype).ok_or_else(|| Problem::Dtype {
             tensor: tensor(),
@@ -143,7 +155,8 @@ impl Tensor {
                 actual: end - begin,
             });
         }
-        Ok(())
+        // No more than its bits, which a file's length bounds.
+        Ok(u64::try_from(expected * 8 / bits).unwrap_or(u64::MAX))
     }
 }
 
@@ -181,7 +194,7 @@ impl<'de> Deserialize<'de> for Header {
                     if std::mem::replace(&mut metadata, true) {
                         return Err(serde::de::Error::duplicate_field("__metadata__"));
                     }
-                    map.next_value::<std::collections::BTreeMap<String, String>>()?;
+                    map.next_value::<BTreeMap<String, String>>()?;
                 }
                 Ok(Header { tensors })
             }

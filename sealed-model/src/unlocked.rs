@@ -7,9 +7,10 @@ use crate::buffer::Buffer;
 use crate::cache::{Plaintext, SegmentCache};
 use crate::layout::{HEADER, Layout, SEGMENT, len_of};
 use crate::pieces::{Piece, pieces};
+use crate::segments::SegmentDigests;
 use crate::stream::{FileKey, Header, Unverified};
 use crate::workers::Workers;
-use crate::{DataKey, Error, FileEntry, Manifest, Source, associated_data};
+use crate::{DataKey, Documents, Error, FileEntry, Manifest, Source, associated_data};
 
 /// A package that gives out plaintext, each byte only after the tag of its segment was verified. Cheap to share between threads.
 pub struct UnlockedPackage<S> {
@@ -18,6 +19,8 @@ pub struct UnlockedPackage<S> {
     /// In the manifest's order.
     files: Vec<OpenFile>,
     key: DataKey,
+    /// Where the publisher's word counts for each segment, not only that of whoever has the data key.
+    digests: Option<SegmentDigests>,
     cache: SegmentCache,
     workers: Workers,
     /// Ciphertext buffers between calls, at most one per thread that was ever busy at once.
@@ -31,7 +34,7 @@ struct OpenFile {
     layout: Layout,
     associated_data: Vec<u8>,
     /// Derived on first use, since it takes the file's header.
-    key: OnceLock<FileKey>,
+    key: OnceLock<(FileKey, [u8; HEADER])>,
 }
 
 impl<S: Source> UnlockedPackage<S> {
@@ -57,10 +60,29 @@ impl<S: Source> UnlockedPackage<S> {
             files,
             manifest,
             key,
+            digests: None,
             cache: SegmentCache::default(),
             workers: Workers::new(),
             buffers: Mutex::default(),
         })
+    }
+
+    /// From here on each segment must have the SHA-256 that the publisher signed, too, before it is decrypted. A tag says that
+    /// somebody with the data key made a segment; this says that the publisher's release has it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], or where the package's list is not the one that was signed.
+    pub fn check_segments(mut self) -> Result<Self, Error> {
+        self.digests = Some(SegmentDigests::read(&self.source, &self.manifest)?);
+        Ok(self)
+    }
+
+    /// The signature and the bill of materials beside the manifest.
+    ///
+    /// # Errors
+    /// [`Error::Digest`] where one is not what the manifest says.
+    pub fn documents(&self) -> Result<Documents, Error> {
+        Documents::read(&self.source, &self.manifest)
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -207,7 +229,7 @@ impl<S: Source> UnlockedPackage<S> {
         sealed: &mut Buffer<'_>,
         mut into: &mut [u8],
     ) -> Result<(), Error> {
-        let key = self.file_key(file)?;
+        let (key, header) = self.file_key(file)?;
         let first = file.layout.ciphertext_of(segments.start);
         let last = file.layout.ciphertext_of(segments.end.saturating_sub(1));
         let mut sealed = sealed.of_len(len_of(&(first.start..last.end)));
@@ -221,17 +243,23 @@ impl<S: Source> UnlockedPackage<S> {
             let (plaintext, rest) = into
                 .split_at_mut_checked(len_of(&file.layout.plaintext_of(segment)))
                 .ok_or(Error::Internal("a piece holds its segments"))?;
+            let refused = |Unverified| Error::Segment {
+                file: file.sealed_name.clone(),
+                segment,
+            };
+            if let Some(digests) = &self.digests {
+                digests
+                    .check(file.index, segment, header, ciphertext)
+                    .map_err(refused)?;
+            }
             key.open(segment, file.layout.is_last(segment), ciphertext, plaintext)
-                .map_err(|Unverified| Error::Segment {
-                    file: file.sealed_name.clone(),
-                    segment,
-                })?;
+                .map_err(refused)?;
             (sealed, into) = (later, rest);
         }
         Ok(())
     }
 
-    fn file_key<'f>(&self, file: &'f OpenFile) -> Result<&'f FileKey, Error> {
+    fn file_key<'f>(&self, file: &'f OpenFile) -> Result<&'f (FileKey, [u8; HEADER]), Error> {
         if let Some(key) = file.key.get() {
             return Ok(key);
         }
@@ -239,12 +267,12 @@ impl<S: Source> UnlockedPackage<S> {
         self.source
             .read_at(&file.sealed_name, 0, &mut header)
             .map_err(|source| unavailable(file, source))?;
-        let header = Header::from_bytes(&header).ok_or_else(|| Error::Segment {
+        let parsed = Header::from_bytes(&header).ok_or_else(|| Error::Segment {
             file: file.sealed_name.clone(),
             segment: 0,
         })?;
-        let key = FileKey::derive(&self.key, &header, &file.associated_data)?;
-        Ok(file.key.get_or_init(|| key))
+        let key = FileKey::derive(&self.key, &parsed, &file.associated_data)?;
+        Ok(file.key.get_or_init(|| (key, header)))
     }
 }
 

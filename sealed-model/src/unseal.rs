@@ -6,20 +6,34 @@ use zeroize::Zeroizing;
 
 use crate::digest::Sha256;
 use crate::layout::SEGMENT;
-use crate::seal::{Staging, io_error};
-use crate::{Error, SealProgress, Source, UnlockedPackage};
+use crate::partial::{must_not_exist, parent, publish};
+use crate::seal::io_error;
+use crate::{Error, MODEL_SIG, PublisherKey, SealProgress, Source, UnlockedPackage};
 
 /// Read at once: some segments for each thread.
 const CHUNK: usize = 16 * SEGMENT;
 
-/// Writes the plaintext of a package into the directory `out`, which must not exist and appears whole or not at all. Beside the
-/// tags, each file must have the SHA-256 that the publisher signed.
+/// Writes the plaintext of a package, and its `model.sig`, into the directory `out`, which must not exist and appears whole or
+/// not at all. Beside the tags, each file must have the SHA-256 that the publisher signed in the manifest, and that one of
+/// `publishers` signed in `model.sig`.
+///
+/// # Errors
+/// What is wrong with the package; the plaintext written so far is removed.
 pub fn unseal<S: Source>(
     package: &UnlockedPackage<S>,
+    publishers: &[PublisherKey],
     out: &Path,
     progress: &(dyn Fn(SealProgress<'_>) + Sync),
 ) -> Result<(), Error> {
-    let staging = Staging::beside(out)?;
+    must_not_exist(out)?;
+    let documents = package.documents()?;
+    documents.check(package.manifest(), publishers)?;
+    // Private, and gone with whatever ends this run but a kill: it holds plaintext.
+    let beside = parent(out);
+    let staging = tempfile::Builder::new()
+        .prefix(".cloister-")
+        .tempdir_in(&beside)
+        .map_err(|source| io_error("create a directory in", &beside, source))?;
     let total = package.files().iter().map(|entry| entry.size).sum();
     let mut done = 0;
     let mut buffer = Zeroizing::new(vec![0; CHUNK]);
@@ -60,5 +74,11 @@ pub fn unseal<S: Source>(
         }
         file.sync_all().map_err(failed)?;
     }
-    staging.publish(out)
+    let path = staging.path().join(MODEL_SIG);
+    fs::write(&path, &documents.model_sig).map_err(|source| io_error("write", &path, source))?;
+    must_not_exist(out)?;
+    publish(staging.path(), out)?;
+    // Nothing is left to remove.
+    drop(staging.keep());
+    Ok(())
 }

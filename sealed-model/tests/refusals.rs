@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use sealed_model::{DataKey, Error, ErrorKind, Package, SigningKey};
+use sealed_model::{DataKey, Error, ErrorKind, Package, SigningKey, verify_ciphertexts};
 use support::{EPOCH, Memory, NAME, World, key, pattern, safetensors};
 
 const WEIGHTS: &str = "model.safetensors.enc";
@@ -17,22 +17,35 @@ fn large() -> World {
 
 fn refusal(world: &World, package: &Memory) -> Error {
     let error = world.open_and_verify(package).expect_err("it was accepted");
+    refused(&error);
+    error
+}
+
+fn refused(error: &Error) {
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(!error.is_retryable());
-    error
 }
 
 #[test]
 fn any_flipped_bit_of_any_file_is_refused() {
     let world = World::new();
     let package = world.package();
-    world.open_and_verify(&package).unwrap();
+    world.open_and_verify_all(&package).unwrap();
     for (name, bytes) in &package.0 {
+        // One digest covers all of these, whichever bit it is.
+        let bits = if ["model.sig", "bom.cdx.json"].contains(&name.as_str()) {
+            1
+        } else {
+            8
+        };
         for at in 0..bytes.len() {
-            for bit in 0..8 {
+            for bit in 0..bits {
                 let mut changed = package.clone();
                 changed.file(name)[at] ^= 1 << bit;
-                let error = refusal(&world, &changed);
+                let error = world
+                    .open_and_verify_all(&changed)
+                    .expect_err("it was accepted");
+                refused(&error);
                 let text = error.to_string();
                 assert!(
                     text.starts_with(name)
@@ -58,7 +71,7 @@ proptest! {
         let bytes = package.file(&name);
         let at = at.index(bytes.len());
         bytes[at] ^= xor;
-        prop_assert!(world.open_and_verify(&package).is_err());
+        prop_assert!(world.open_and_verify_all(&package).is_err());
     }
 }
 
@@ -185,6 +198,96 @@ fn a_wrong_key_is_told_from_an_altered_file() {
         matches!(&error, Error::WrongKey { key_id } if key_id == "models/demo/epoch-3"),
         "{error}"
     );
+}
+
+#[test]
+fn weights_that_a_holder_of_the_data_key_put_there_are_refused_where_segments_are_checked() {
+    let world = large();
+    let package = world.package();
+    // Other weights of the same size, sealed with the same key for the same model, epoch and file.
+    let mut other = pattern(2_500_000);
+    other[2_000_000] ^= 1;
+    world.write("model.safetensors", &safetensors(&other));
+    let mut forged = package.clone();
+    *forged.file(WEIGHTS) = world.package().0[WEIGHTS].clone();
+    // Each tag fits: who has the key is believed.
+    world.open_and_verify(&forged).unwrap();
+
+    let checked = world.open(&forged).unwrap().check_segments().unwrap();
+    let mut buf = vec![1; 1000];
+    let error = checked
+        .read_at("model.safetensors", 0, &mut buf)
+        .unwrap_err();
+    assert!(matches!(&error, Error::Segment { file, segment: 0 } if file == WEIGHTS));
+    refused(&error);
+    assert!(buf.iter().all(|byte| *byte == 0));
+    let error = checked.verify().unwrap_err();
+    assert!(matches!(error, Error::Segment { .. }), "{error}");
+    world.open(&package).unwrap().check_segments().unwrap();
+    world.open_and_verify_all(&package).unwrap();
+
+    // A list that fits the forged weights is not the one that was signed.
+    let mut listed = forged.clone();
+    *listed.file("segments.sha256") = world.package().0["segments.sha256"].clone();
+    let error = world.open(&listed).unwrap().check_segments().err().unwrap();
+    assert!(
+        matches!(&error, Error::Digest { file, .. } if file.starts_with("segments.sha256: ")),
+        "{error}"
+    );
+    for len in [0, 4 * 32, 5 * 32, 7 * 32] {
+        let mut cut = package.clone();
+        cut.file("segments.sha256").resize(len, 0);
+        let error = world.open(&cut).unwrap().check_segments().err().unwrap();
+        assert!(matches!(error, Error::Size { .. }), "{len}: {error}");
+    }
+}
+
+#[test]
+fn a_mirror_without_any_key_finds_what_is_not_as_published() {
+    let world = large();
+    let package = world.package();
+    let manifest = world.open(&package).unwrap().manifest().clone();
+    verify_ciphertexts(&package, &manifest, &|_| {}).unwrap();
+    for at in [0, 39, 40, (1 << 20) - 1, 1 << 20, (2 << 20) + 5] {
+        let mut changed = package.clone();
+        changed.file(WEIGHTS)[at] ^= 1;
+        let error = verify_ciphertexts(&changed, &manifest, &|_| {}).unwrap_err();
+        assert!(
+            matches!(&error, Error::Segment { file, segment } if file == WEIGHTS && *segment as usize == at >> 20),
+            "{at}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_signature_or_a_bill_of_materials_of_another_release_is_refused() {
+    let world = World::new();
+    let package = world.package();
+    world.write("config.json", b"[]");
+    let other = world.package();
+    for name in ["model.sig", "bom.cdx.json"] {
+        let mut mixed = package.clone();
+        *mixed.file(name) = other.0[name].clone();
+        let error = world.open(&mixed).unwrap().documents().unwrap_err();
+        assert!(
+            matches!(&error, Error::Digest { file, .. } if file == name),
+            "{error}"
+        );
+    }
+    // A manifest that names the other signature does not make it one over its own files.
+    let opened = world.open(&package).unwrap();
+    let theirs = world.open(&other).unwrap().documents().unwrap();
+    let error = theirs
+        .check(opened.manifest(), &world.trusted())
+        .unwrap_err();
+    assert!(error.to_string().contains("other files"), "{error}");
+    let stranger = SigningKey::generate().unwrap().public().unwrap();
+    let error = opened
+        .documents()
+        .unwrap()
+        .check(opened.manifest(), &[stranger])
+        .unwrap_err();
+    assert!(matches!(error, Error::ModelSignature { .. }), "{error}");
 }
 
 #[test]

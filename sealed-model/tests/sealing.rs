@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use sealed_model::{
-    DataKey, DirSource, Error, Package, Rejection, SealOptions, SignatureVerdict, SigningKey,
+    DataKey, DirSource, Error, Package, Rejection, SealOptions, SignatureVerdict, SigningKey, gguf,
     inspect, safetensors as st, seal, unseal,
 };
 use support::{EPOCH, KEY, NAME, World, key, pattern, safetensors};
@@ -116,13 +116,22 @@ fn files_that_are_not_what_their_name_says_are_refused() {
         rejection("chat_template.jinja", &vec![b'a'; (1 << 20) + 1]),
         Rejection::TooLarge { .. }
     ));
-    assert!(matches!(rejection("model.gguf", b"GGUF"), Rejection::Gguf));
+    assert!(matches!(
+        rejection("model.gguf", b"GGUF"),
+        Rejection::Gguf(gguf::Problem::Short)
+    ));
     assert!(matches!(
         rejection(
             "model.gguf",
             &[&b"GGUF\x03\0\0\0"[..], &[0xff; 16]].concat()
         ),
-        Rejection::Gguf
+        Rejection::Gguf(gguf::Problem::Count { .. })
+    ));
+    let mut cut = fs::read("tests/data/tiny.gguf").unwrap();
+    cut.truncate(cut.len() - 32);
+    assert!(matches!(
+        rejection("model.gguf", &cut),
+        Rejection::Gguf(gguf::Problem::OutOfRange { .. })
     ));
     assert!(matches!(
         rejection("x.safetensors", b"1234"),
@@ -216,7 +225,7 @@ fn a_directory_without_weights_bad_options_and_an_existing_target_are_refused() 
 }
 
 #[test]
-fn a_package_is_flat_and_holds_the_manifest_its_signature_and_one_ciphertext_per_file() {
+fn a_package_is_flat_and_holds_what_was_signed_and_one_ciphertext_per_file() {
     let world = World::new();
     let package = world.package();
     let names: Vec<_> = package.0.keys().map(String::as_str).collect();
@@ -225,10 +234,13 @@ fn a_package_is_flat_and_holds_the_manifest_its_signature_and_one_ciphertext_per
         [
             "1_Pooling~config.json.enc",
             "LICENSE.enc",
+            "bom.cdx.json",
             "config.json.enc",
             "manifest.json",
             "manifest.sig",
-            "model.safetensors.enc"
+            "model.safetensors.enc",
+            "model.sig",
+            "segments.sha256"
         ]
     );
     let plaintext = fs::read(world.model().join("config.json")).unwrap();
@@ -249,7 +261,11 @@ fn unsealing_gives_the_directory_back() {
         Package::open(DirSource::new(world.out()), &world.trusted(), NAME, EPOCH).unwrap();
     let unlocked = package.unlock(DataKey::from_bytes(&KEY).unwrap()).unwrap();
     let out = world.dir.path().join("again");
-    unseal(&unlocked, &out, &|_| {}).unwrap();
+    unseal(&unlocked, &world.trusted(), &out, &|_| {}).unwrap();
+    assert_eq!(
+        fs::read(out.join("model.sig")).unwrap(),
+        fs::read(world.out().join("model.sig")).unwrap()
+    );
     for entry in unlocked.files() {
         assert_eq!(
             fs::read(out.join(&entry.path)).unwrap(),
@@ -259,9 +275,21 @@ fn unsealing_gives_the_directory_back() {
         );
     }
     assert!(matches!(
-        unseal(&unlocked, &out, &|_| {}),
+        unseal(&unlocked, &world.trusted(), &out, &|_| {}),
         Err(Error::OutputExists { .. })
     ));
+    // What was unsealed can be sealed again: the signature in it is not of the model.
+    fs::remove_dir_all(world.out()).unwrap();
+    fs::remove_dir_all(world.model()).unwrap();
+    fs::rename(&out, world.model()).unwrap();
+    assert_eq!(world.seal().unwrap().files.len(), 4);
+
+    let stranger = [SigningKey::generate().unwrap().public().unwrap()];
+    assert!(matches!(
+        unseal(&unlocked, &stranger, &out, &|_| {}),
+        Err(Error::Unavailable { .. } | Error::Digest { .. } | Error::ModelSignature { .. })
+    ));
+    assert!(!out.exists());
 }
 
 #[test]
@@ -295,6 +323,7 @@ fn inspection_needs_no_key_and_says_what_it_could_not_check() {
     assert_eq!(blind.claimed_publisher, world.signer.public().unwrap().id());
     let seen = inspect(&source, &world.trusted()).unwrap();
     assert_eq!(seen.signature, SignatureVerdict::Valid);
+    assert_eq!(seen.model_signature, SignatureVerdict::Valid);
     let package = Package::open_any_version(&source, &world.trusted()).unwrap();
     assert_eq!(package.manifest_sha256(), *seen.manifest_sha256.as_bytes());
     assert_eq!(package.manifest(), &seen.manifest);

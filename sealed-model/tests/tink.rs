@@ -11,8 +11,10 @@ use std::process::Command;
 
 use support::{EPOCH, KEY, Memory, NAME, World};
 
-/// Around the empty file, the first segment's end, and several segments.
-const LENGTHS: [usize; 5] = [0, 1, 1_048_520, 1_048_521, 3_000_000];
+/// Around the empty file, the first and second segment's end, and several segments.
+const LENGTHS: [usize; 6] = [0, 1, 1_048_520, 1_048_521, 2_097_081, 3_000_000];
+/// 96 segments; as a tensor, since no text may be as long.
+const LARGE: usize = 100_000_000;
 
 struct Tink {
     python: PathBuf,
@@ -79,6 +81,11 @@ fn packages_open_with_tink_and_tinks_files_open_in_packages() {
         println!("skipped: Tink is not installed (scripts/dev-tools brings it)");
         return;
     };
+    let large = "model.safetensors";
+    // Its header takes 75 bytes.
+    let weights = support::safetensors(&support::pattern(LARGE - 75));
+    assert_eq!(weights.len(), LARGE);
+    world.write(large, &weights);
     world.seal().unwrap();
     let mut theirs = Memory::load(&world.out());
     let result = world.dir.path().join("result");
@@ -95,10 +102,21 @@ fn packages_open_with_tink_and_tinks_files_open_in_packages() {
         assert_ne!(theirs.0[&sealed], fs::read(&result).unwrap());
         *theirs.file(&sealed) = fs::read(&result).unwrap();
     }
+    let sealed = sealed_model::sealed_name(large);
+    tink.run("open", large, &world.out().join(&sealed), &result);
+    assert!(
+        fs::read(&result).unwrap() == weights,
+        "ours at {LARGE} bytes"
+    );
+    tink.run("seal", large, &world.model().join(large), &result);
+    *theirs.file(&sealed) = fs::read(&result).unwrap();
+
     let unlocked = world.open(&theirs).unwrap();
     unlocked.verify().unwrap();
     for len in LENGTHS {
         let got = unlocked.read(&format!("n{len}.md"), 1 << 30).unwrap();
         assert!(*got == text.as_bytes()[..len], "Tink's at {len} bytes");
     }
+    let got = unlocked.read(large, 1 << 30).unwrap();
+    assert!(*got == weights, "Tink's at {LARGE} bytes");
 }

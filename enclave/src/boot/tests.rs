@@ -78,6 +78,7 @@ impl Shop {
             package: "demo".to_owned(),
             publishers: vec![self.signer.public().unwrap()],
             min_epoch: 3,
+            check_segments: false,
         }
     }
 

@@ -56,6 +56,8 @@ pub(super) struct ModelSection {
     package: String,
     publishers: Vec<String>,
     min_epoch: u64,
+    #[serde(default)]
+    check_segments: bool,
 }
 
 #[derive(Deserialize)]
@@ -161,6 +163,7 @@ pub(super) fn models(sections: Vec<ModelSection>) -> Result<Vec<ModelConfig>, Pr
             package: section.package,
             publishers,
             min_epoch: section.min_epoch,
+            check_segments: section.check_segments,
         });
     }
     Ok(models)

@@ -148,6 +148,11 @@ fn each_mistake_is_named_by_its_field() {
         ("min_epoch = 1", "min_epoch = -1", "line "),
         ("min_epoch = 1", "", "line "),
         (
+            "min_epoch = 1",
+            "min_epoch = 1\ncheck_segments = 1",
+            "line ",
+        ),
+        (
             "permit(principal, action, resource);",
             "permit(principal",
             "authorization.policy: is not a Cedar policy",

@@ -69,7 +69,7 @@ pub fn sbom(build: &Build, crates: &CrateGraph) -> Result<Vec<u8>, Error> {
         "components": components,
         "dependencies": dependencies,
     });
-    let serial = serial_number(&Sha256Digest::of(&canonical::bytes(&bom)?));
+    let serial = Sha256Digest::of(&canonical::bytes(&bom)?).to_uuid_urn();
     if let Some(bom) = bom.as_object_mut() {
         bom.insert("serialNumber".into(), serial.into());
     }
@@ -214,22 +214,4 @@ fn timestamp(seconds: u64) -> Result<String, Error> {
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .and_then(|time| time.format(&Rfc3339).ok())
         .ok_or_else(|| Error::input("source_date_epoch", "is after the year 9999"))
-}
-
-/// A UUID of version 8, the one for digests of one's own choice (RFC 9562 §5.8): the first 128 bits of `digest`.
-fn serial_number(digest: &Sha256Digest) -> String {
-    let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *digest.as_bytes();
-    let mut bytes: [u8; 16] = head;
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
-    *version = *version & 0x0f | 0x80;
-    *variant = *variant & 0x3f | 0x80;
-    let hex = hex::encode(bytes);
-    let mut text = String::from("urn:uuid:");
-    for (index, digit) in hex.chars().enumerate() {
-        if matches!(index, 8 | 12 | 16 | 20) {
-            text.push('-');
-        }
-        text.push(digit);
-    }
-    text
 }

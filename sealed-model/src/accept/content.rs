@@ -2,21 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Seek as _};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::Rejection;
+use crate::encrypt::Plaintext;
 use crate::layout::MAX_PLAINTEXT;
 use crate::safetensors::{self, LENGTH_FIELD};
+use crate::seal::io_error;
+use crate::{Error, Sha256Digest, gguf};
 
 /// The largest published tokenizer takes 33 MB.
 pub(super) const MAX_JSON: u64 = 64 << 20;
 pub(super) const MAX_TEMPLATE: u64 = 1 << 20;
 pub(super) const MAX_TEXT: u64 = 16 << 20;
-/// Largest GGUF counts seen are some thousands; a reader allocates by them.
-const MAX_GGUF_COUNT: u64 = 1 << 20;
 
 /// An accepted file. It is held open from its checks to its encryption, so both see the same file.
 pub(crate) struct Input {
@@ -67,7 +69,7 @@ pub(super) type Checked<T> = io::Result<Result<T, Rejection>>;
 
 /// What a file's bytes must be. The outer error is the disk's, the inner one the file's.
 impl Input {
-    pub(super) fn safetensors(&self) -> Checked<BTreeSet<String>> {
+    pub(super) fn safetensors(&self) -> Checked<safetensors::Summary> {
         if self.size > MAX_PLAINTEXT {
             return Ok(Err(self.too_large(MAX_PLAINTEXT)));
         }
@@ -89,25 +91,16 @@ impl Input {
         )
     }
 
-    pub(super) fn gguf(&self) -> Checked<()> {
+    pub(super) fn gguf(&self) -> Checked<gguf::Summary> {
         if self.size > MAX_PLAINTEXT {
             return Ok(Err(self.too_large(MAX_PLAINTEXT)));
         }
-        // Magic, version, tensor count, metadata count; little-endian.
-        let mut head = [0; 24];
-        if self.size < head.len() as u64 {
-            return Ok(Err(Rejection::Gguf));
+        let mut file = &self.file;
+        file.rewind()?;
+        match gguf::check(BufReader::with_capacity(1 << 16, file), self.size) {
+            Err(gguf::Problem::Read(error)) => Err(error),
+            other => Ok(other.map_err(Into::into)),
         }
-        self.file.read_exact_at(&mut head, 0)?;
-        let number = |at: usize, len: usize| {
-            let bytes = head.iter().skip(at).take(len).rev();
-            bytes.fold(0u64, |number, byte| number << 8 | u64::from(*byte))
-        };
-        let sane = head.starts_with(b"GGUF")
-            && matches!(number(4, 4), 2 | 3)
-            && number(8, 8) <= MAX_GGUF_COUNT
-            && number(16, 8) <= MAX_GGUF_COUNT;
-        Ok(if sane { Ok(()) } else { Err(Rejection::Gguf) })
     }
 
     pub(super) fn json<T: for<'de> Deserialize<'de>>(&self, max: u64) -> Checked<T> {
@@ -135,10 +128,45 @@ impl Input {
         Ok(bytes)
     }
 
+    fn changed(&self) -> Error {
+        Error::Rejected {
+            file: self.path.clone(),
+            reason: Rejection::Changed,
+        }
+    }
+
     fn too_large(&self, max: u64) -> Rejection {
         Rejection::TooLarge {
             max,
             actual: self.size,
+        }
+    }
+}
+
+impl Plaintext for Input {
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        self.file
+            .read_exact_at(buf, offset)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => self.changed(),
+                _ => io_error("read", Path::new(&self.path), source),
+            })
+    }
+
+    fn accept(&self, _: &Sha256Digest) -> Result<(), Error> {
+        let metadata = self.file.metadata();
+        let metadata = metadata.map_err(|e| io_error("read", Path::new(&self.path), e))?;
+        match metadata.len() == self.size {
+            true => Ok(()),
+            false => Err(self.changed()),
         }
     }
 }

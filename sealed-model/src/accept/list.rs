@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::Rejection;
+use crate::model_signing::IGNORED;
 use crate::{Error, MAX_FILES, name};
-
-/// Version control and download bookkeeping at the top of a model directory: never part of a model, left out silently.
-const LEFT_OUT: [&str; 5] = [".git", ".gitattributes", ".gitignore", ".github", ".cache"];
 
 /// Safe relative path and path on disk of every file, links and specials refused.
 pub(super) fn list(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
@@ -19,10 +17,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
         .sort_by_file_name()
         .into_iter()
         .filter_entry(|entry| {
-            entry.depth() != 1
-                || !LEFT_OUT
-                    .iter()
-                    .any(|left_out| entry.file_name() == *left_out)
+            entry.depth() != 1 || !IGNORED.iter().any(|ignored| entry.file_name() == *ignored)
         });
     for entry in walk {
         let entry = entry.map_err(|error| Error::Io {

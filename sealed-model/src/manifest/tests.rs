@@ -12,9 +12,11 @@ fn manifest() -> Value {
         "key_id": "models/demo/epoch-3",
         "key_check": digest,
         "created": "2026-11-20T12:00:00Z",
+        "model_sig_sha256": digest,
+        "bom_sha256": digest,
         "files": [
-            {"path": "1_Pooling/config.json", "size": 0, "sha256": digest, "sealed_size": 56, "sealed_sha256": digest},
-            {"path": "model.safetensors", "size": 1, "sha256": digest, "sealed_size": 57, "sealed_sha256": digest},
+            {"path": "1_Pooling/config.json", "size": 0, "sha256": digest, "sealed_size": 56, "segments_sha256": digest},
+            {"path": "model.safetensors", "size": 1, "sha256": digest, "sealed_size": 57, "segments_sha256": digest},
         ],
     })
 }
@@ -69,7 +71,16 @@ fn fields_unknown_missing_or_twice_are_refused() {
     let mut extra = manifest();
     extra["extra"] = json!(1);
     assert!(parse(&extra).is_err());
-    for field in ["name", "epoch", "key_id", "key_check", "created", "files"] {
+    for field in [
+        "name",
+        "epoch",
+        "key_id",
+        "key_check",
+        "created",
+        "model_sig_sha256",
+        "bom_sha256",
+        "files",
+    ] {
         let mut less = manifest();
         less.as_object_mut().unwrap().remove(field);
         assert!(parse(&less).is_err(), "{field}");
@@ -110,6 +121,18 @@ fn bounds_hold_before_anything_is_parsed() {
         })
         .collect();
     assert!(matches!(parse(&many), Err(Error::Manifest { problem }) if problem.contains("513")));
+    let mut vast = manifest();
+    vast["files"].as_array_mut().unwrap().push(json!({}));
+    let size = 1u64 << 40;
+    let sealed = Layout::new(size).unwrap().ciphertext_len();
+    for (index, name) in ["a.gguf", "b.gguf", "c.gguf"].into_iter().enumerate() {
+        vast["files"][index] = json!({"path": name, "size": size, "sha256": "00".repeat(32), "sealed_size": sealed, "segments_sha256": "00".repeat(32)});
+    }
+    assert!(
+        matches!(parse(&vast), Err(Error::Manifest { problem }) if problem.contains("2199023255552"))
+    );
+    vast["files"].as_array_mut().unwrap().pop();
+    parse(&vast).unwrap();
     let nested = "[".repeat(100_000);
     assert!(Manifest::parse(nested.as_bytes()).is_err());
 }

@@ -34,8 +34,8 @@ fn manifest(format: &str, path: &str) -> String {
     let digest = "0".repeat(64);
     serde_json::json!({
         "format": format, "name": "demo", "epoch": 1, "key_id": "models/demo/epoch-1", "key_check": digest,
-        "created": "2026-11-20T12:00:00Z",
-        "files": [{"path": path, "size": 0, "sha256": digest, "sealed_size": 56, "sealed_sha256": digest}],
+        "created": "2026-11-20T12:00:00Z", "model_sig_sha256": digest, "bom_sha256": digest,
+        "files": [{"path": path, "size": 0, "sha256": digest, "sealed_size": 56, "segments_sha256": digest}],
     })
     .to_string()
 }

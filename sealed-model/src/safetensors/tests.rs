@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn check(json: &str, data: u64) -> Result<BTreeSet<String>, Problem> {
+fn check(json: &str, data: u64) -> Result<Summary, Problem> {
     check_header(json.as_bytes(), data)
 }
 
@@ -10,8 +10,10 @@ const TWO: &str = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":
 
 #[test]
 fn a_header_that_tiles_its_data_is_accepted() {
-    let names = check(TWO, 28).unwrap();
-    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "b"]);
+    let summary = check(TWO, 28).unwrap();
+    assert_eq!(summary.names.into_iter().collect::<Vec<_>>(), ["a", "b"]);
+    let elements = [("BF16".to_owned(), 2), ("F32".to_owned(), 6)];
+    assert_eq!(summary.elements, elements.into());
     check("{}", 0).unwrap();
     check(
         r#"{"scalar":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#,

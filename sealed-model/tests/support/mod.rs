@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     reason = "a test that cannot set up its world should stop"
 )]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::collections::BTreeMap;
@@ -27,12 +28,14 @@ pub(crate) struct Memory(pub(crate) BTreeMap<String, Vec<u8>>);
 
 impl Memory {
     pub(crate) fn load(dir: &Path) -> Self {
-        let files = fs::read_dir(dir).unwrap().map(|entry| {
+        let files = fs::read_dir(dir).unwrap().filter_map(|entry| {
             let entry = entry.unwrap();
-            (
-                entry.file_name().into_string().unwrap(),
-                fs::read(entry.path()).unwrap(),
-            )
+            entry.file_type().unwrap().is_file().then(|| {
+                (
+                    entry.file_name().into_string().unwrap(),
+                    fs::read(entry.path()).unwrap(),
+                )
+            })
         });
         Self(files.collect())
     }
@@ -136,6 +139,18 @@ impl World {
         Package::open(source, &self.trusted(), NAME, EPOCH)?.unlock(key())
     }
 
+    /// What an owner's tool does that believes nothing: tags, documents, and the publisher's digest of each segment.
+    pub(crate) fn open_and_verify_all<S: Source>(
+        &self,
+        source: S,
+    ) -> Result<(), sealed_model::Error> {
+        let unlocked = self.open(source)?;
+        unlocked.verify()?;
+        let documents = unlocked.documents()?;
+        documents.check(unlocked.manifest(), &self.trusted())?;
+        unlocked.check_segments()?.verify()
+    }
+
     /// What a reader does that takes all of it.
     pub(crate) fn open_and_verify<S: Source>(&self, source: S) -> Result<(), sealed_model::Error> {
         self.open(source)?.verify()
@@ -156,6 +171,40 @@ pub(crate) fn safetensors(data: &[u8]) -> Vec<u8> {
         data,
     ]
     .concat()
+}
+
+/// A tool of `target/tools`, which `scripts/dev-tools` brings. Without it the test says so and is skipped; with CI=true it fails.
+pub(crate) fn tool(path: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    let tool = root.join("target/tools").join(path);
+    if tool.exists() {
+        return Some(tool);
+    }
+    assert_ne!(
+        std::env::var("CI").as_deref(),
+        Ok("true"),
+        "target/tools/{path} is missing: run scripts/dev-tools"
+    );
+    println!("skipped: target/tools/{path} is not installed (scripts/dev-tools brings it)");
+    None
+}
+
+/// Whether the tools' Python has this module; without it as [`tool`].
+pub(crate) fn python(module: &str) -> Option<PathBuf> {
+    let python = tool("py/bin/python3")?;
+    let probe = std::process::Command::new(&python)
+        .args(["-c", &format!("import {module}")])
+        .output();
+    if probe.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    assert_ne!(
+        std::env::var("CI").as_deref(),
+        Ok("true"),
+        "{module} is missing: run scripts/dev-tools"
+    );
+    println!("skipped: {module} is not installed (scripts/dev-tools brings it)");
+    None
 }
 
 /// Bytes in which a misplaced segment or byte shows.

@@ -1,0 +1,70 @@
+/// The SPDX identifier (spdx.org/licenses) of a licence as model cards write it, in lower case; none for those that SPDX does
+/// not list, such as `llama3.1` or `gemma`.
+pub(super) fn spdx(name: &str) -> Option<&'static str> {
+    SPDX.iter()
+        .find(|id| id.eq_ignore_ascii_case(name))
+        .copied()
+        .or(match name.to_ascii_lowercase().as_str() {
+            "gpl-3.0" => Some("GPL-3.0-only"),
+            "gpl-2.0" => Some("GPL-2.0-only"),
+            "lgpl-3.0" => Some("LGPL-3.0-only"),
+            "lgpl-2.1" => Some("LGPL-2.1-only"),
+            "agpl-3.0" => Some("AGPL-3.0-only"),
+            "gfdl" => Some("GFDL-1.3-only"),
+            _ => None,
+        })
+}
+
+/// Those that model cards on Hugging Face may name and SPDX lists.
+const SPDX: [&str; 50] = [
+    "AFL-3.0",
+    "AGPL-3.0-only",
+    "Apache-2.0",
+    "Artistic-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSD-3-Clause-Clear",
+    "BSL-1.0",
+    "C-UDA-1.0",
+    "CC-BY-2.0",
+    "CC-BY-2.5",
+    "CC-BY-3.0",
+    "CC-BY-4.0",
+    "CC-BY-NC-2.0",
+    "CC-BY-NC-3.0",
+    "CC-BY-NC-4.0",
+    "CC-BY-NC-ND-3.0",
+    "CC-BY-NC-ND-4.0",
+    "CC-BY-NC-SA-2.0",
+    "CC-BY-NC-SA-3.0",
+    "CC-BY-NC-SA-4.0",
+    "CC-BY-ND-4.0",
+    "CC-BY-SA-3.0",
+    "CC-BY-SA-4.0",
+    "CC0-1.0",
+    "CDLA-Permissive-1.0",
+    "CDLA-Permissive-2.0",
+    "CDLA-Sharing-1.0",
+    "ECL-2.0",
+    "EPL-1.0",
+    "EPL-2.0",
+    "EUPL-1.1",
+    "EUPL-1.2",
+    "GPL-2.0-only",
+    "GPL-3.0-only",
+    "ISC",
+    "LGPL-2.1-only",
+    "LGPL-3.0-only",
+    "LPPL-1.3c",
+    "MIT",
+    "MIT-0",
+    "MPL-2.0",
+    "MS-PL",
+    "NCSA",
+    "ODbL-1.0",
+    "OFL-1.1",
+    "OSL-3.0",
+    "PDDL-1.0",
+    "PostgreSQL",
+    "Zlib",
+];
