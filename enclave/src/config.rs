@@ -46,6 +46,8 @@ pub struct Config {
     pub trust: Trust,
     pub broker: BrokerAddress,
     pub models: Vec<ModelConfig>,
+    /// Whether newer packages may replace the models after boot. PCR 16 goes on naming those of the boot.
+    pub reload: bool,
     pub authorization: Authorization,
     pub limits: Limits,
 }
@@ -164,6 +166,7 @@ impl Config {
                 spiffe_id: broker_id,
             },
             models: models(file.models)?,
+            reload: file.reload,
             authorization,
             limits: file.limits,
         })

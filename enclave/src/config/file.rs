@@ -22,6 +22,8 @@ pub(super) struct File {
     pub(super) trust: TrustSection,
     pub(super) broker: BrokerSection,
     pub(super) models: Vec<ModelSection>,
+    #[serde(default)]
+    pub(super) reload: bool,
     pub(super) authorization: AuthorizationSection,
     #[serde(default)]
     pub(super) limits: Limits,
