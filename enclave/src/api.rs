@@ -19,7 +19,7 @@ use crate::Clock;
 use crate::authz::{Authorization, Denied};
 use crate::config::Limits;
 use crate::metrics::Metrics;
-use crate::models::{Model, Models};
+use crate::models::Model;
 use crate::rate::Rate;
 use crate::tls::Connection;
 
@@ -46,7 +46,6 @@ pub(crate) struct App {
     pub(crate) config_digest: Sha256Digest,
     pub(crate) boot_id: BootId,
     pub(crate) authorization: Authorization,
-    pub(crate) models: Arc<Models>,
     pub(crate) attester: Arc<dyn Attester>,
     pub(crate) evidence_slots: Arc<Semaphore>,
     pub(crate) bodies: Budget,
@@ -142,10 +141,6 @@ impl App {
         body::read(request, limit, self.limits.body_timeout(), &self.bodies).await
     }
 
-    fn model(&self, name: &str) -> Result<&Model, ApiError> {
-        self.models.find(name).ok_or_else(ApiError::model_not_found)
-    }
-
     fn denied(&self, denied: Denied) -> ApiError {
         self.metrics.denied(denied.action);
         denied.into()
@@ -156,6 +151,12 @@ impl App {
         (self.now)()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())
+    }
+}
+
+impl Connection {
+    fn model(&self, name: &str) -> Result<&Model, ApiError> {
+        self.models.find(name).ok_or_else(ApiError::model_not_found)
     }
 }
 

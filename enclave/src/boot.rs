@@ -7,7 +7,7 @@
 //! 4. Evidence: the platform makes a document; the measurements are named in the log.
 //! 5. Each model's manifest: fetched, signature, publisher, name and epoch floor checked.
 //! 6. Its key: released by the broker, on evidence.
-//! 7. Its weights: fetched, verified, loaded. What the engine had no use for is verified too.
+//! 7. Its weights: fetched, verified, loaded, where memory suffices. What the engine had no use for is verified too.
 //! 8. Configuration and models are extended into PCR 16, which is locked.
 //! 9. The listeners open (`serve`).
 
@@ -37,7 +37,7 @@ use crate::models::{Model, Models};
 use crate::{Clock, Error, Platform};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The platform may cut off milliseconds, and making its document takes some.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -52,11 +52,11 @@ pub(crate) struct Booted {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-pub(crate) async fn boot(mut config: Config, platform: &Platform) -> Result<Booted, Error> {
+pub(crate) async fn boot(config: Config, platform: &Platform) -> Result<Booted, Error> {
     let metrics = Arc::new(
         Metrics::new().map_err(|_constants| Error::Internal("the metrics cannot be set up"))?,
     );
-    let steps = Steps(Arc::clone(&metrics));
+    let steps = Steps::new(Arc::clone(&metrics));
 
     // 1. Configuration.
     tracing::info!(step = 1, config_digest = %config.digest, spiffe_id = %config.spiffe_id, "configuration");
@@ -89,7 +89,7 @@ pub(crate) async fn boot(mut config: Config, platform: &Platform) -> Result<Boot
 
     // 5 to 7, for each model.
     let mut models = Vec::with_capacity(config.models.len());
-    for model in std::mem::take(&mut config.models) {
+    for model in &config.models {
         models.push(
             open(
                 model,
@@ -105,7 +105,7 @@ pub(crate) async fn boot(mut config: Config, platform: &Platform) -> Result<Boot
 
     // 8. Runtime measurement.
     let begun = Instant::now();
-    let identities = models.identities();
+    let identities = models.current().identities();
     let manifests = identities.iter().map(|model| model.manifest_sha256);
     let data = runtime_measurement(config.digest, manifests);
     let pcr = with_attester(platform, move |attester| {
@@ -149,16 +149,37 @@ fn broker(
 
 /// Steps 5 to 7 for one model.
 async fn open(
-    model: ModelConfig,
+    model: &ModelConfig,
     limits: &Limits,
     broker: &dyn KeyBroker,
     now: &Clock,
     steps: &Steps,
 ) -> Result<Model, Error> {
-    let name = model.name.clone();
-    let check_segments = model.check_segments;
+    let checked = manifest(model, model.min_epoch, limits, steps).await?;
+    load(checked, limits, broker, now, steps).await
+}
 
-    // 5. Manifest.
+/// A package whose manifest passed step 5.
+pub(crate) struct Checked {
+    package: Package<HostFiles>,
+    identity: ModelIdentity,
+    check_segments: bool,
+}
+
+impl Checked {
+    pub(crate) fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+}
+
+/// Step 5 for one model, of epoch `floor` or later.
+pub(crate) async fn manifest(
+    model: &ModelConfig,
+    floor: u64,
+    limits: &Limits,
+    steps: &Steps,
+) -> Result<Checked, Error> {
+    let name = model.name.clone();
     let begun = Instant::now();
     let files = HostFiles::new(
         Handle::current(),
@@ -167,25 +188,22 @@ async fn open(
         limits.fetch_connections,
         limits.fetch_timeout(),
     );
-    let package = spawn_blocking(move || {
-        Package::open(files, &model.publishers, &model.name, model.min_epoch)
-    })
-    .await
-    .unwrap_or(Err(sealed_model::Error::Internal(
-        "opening a package panicked",
-    )))
-    .map_err(|source| Error::Package {
-        model: name.clone(),
-        source,
-    })?;
+    let (publishers, expected) = (model.publishers.clone(), name.clone());
+    let package = spawn_blocking(move || Package::open(files, &publishers, &expected, floor))
+        .await
+        .unwrap_or(Err(sealed_model::Error::Internal(
+            "opening a package panicked",
+        )))
+        .map_err(|source| Error::Package {
+            model: name.clone(),
+            source,
+        })?;
     let manifest = package.manifest();
     let identity = ModelIdentity {
         name: name.clone(),
         epoch: manifest.epoch,
         manifest_sha256: package.manifest_sha256().into(),
     };
-    let created = unix_seconds(&manifest.created);
-    let key_id = sealed_model::key_id(&name, manifest.epoch);
     tracing::info!(
         step = 5,
         model = name,
@@ -195,6 +213,29 @@ async fn open(
         "manifest verified"
     );
     steps.done(5, "manifest", begun);
+    Ok(Checked {
+        package,
+        identity,
+        check_segments: model.check_segments,
+    })
+}
+
+/// Steps 6 and 7 for one model.
+pub(crate) async fn load(
+    checked: Checked,
+    limits: &Limits,
+    broker: &dyn KeyBroker,
+    now: &Clock,
+    steps: &Steps,
+) -> Result<Model, Error> {
+    let Checked {
+        package,
+        identity,
+        check_segments,
+    } = checked;
+    let name = identity.name.clone();
+    let created = unix_seconds(&package.manifest().created);
+    let key_id = sealed_model::key_id(&name, identity.epoch);
 
     // 6. Key.
     let begun = Instant::now();
@@ -248,6 +289,7 @@ fn engine_options(limits: &Limits, now: &Clock) -> EngineOptions {
         max_batch_inputs: limits.max_batch_inputs,
         max_prompt_bytes: limits.max_body_bytes,
         clock: Some(Arc::clone(now)),
+        max_weight_bytes: crate::memory::for_weights(),
         ..defaults
     }
 }
@@ -316,9 +358,13 @@ async fn with_attester<T: Send + 'static>(
 }
 
 /// Names each step's time, in the log and for the operator's dashboard.
-struct Steps(Arc<Metrics>);
+pub(crate) struct Steps(Arc<Metrics>);
 
 impl Steps {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self(metrics)
+    }
+
     fn done(&self, step: u8, name: &'static str, begun: Instant) {
         let took = begun.elapsed();
         self.0.boot_step(name, took);

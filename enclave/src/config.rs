@@ -52,6 +52,8 @@ pub struct Config {
     /// Where keys are asked for with a token of the broker's, if not at the broker.
     pub trustee: Option<Server>,
     pub models: Vec<ModelConfig>,
+    /// Whether newer packages may replace the models after boot. PCR 16 goes on naming those of the boot.
+    pub reload: bool,
     pub authorization: Authorization,
     pub limits: Limits,
 }
@@ -161,6 +163,7 @@ impl Config {
             brokers,
             trustee,
             models: models(file.models)?,
+            reload: file.reload,
             authorization,
             limits: file.limits,
         })

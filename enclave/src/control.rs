@@ -1,4 +1,5 @@
-//! Health, readiness and numbers for the host, in the clear and without a word of any caller.
+//! Health, readiness and numbers for the host, in the clear and without a word of any caller; and the host's request to look for
+//! newer packages, which decides nothing: what is opened is what a trusted publisher signed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use identity::Credentials;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use crate::Clock;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::reload::{self, Reload};
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ pub(crate) struct Health {
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) models: Arc<Models>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) reload: Reload,
     pub(crate) draining: AtomicBool,
     pub(crate) now: Clock,
 }
@@ -46,7 +49,12 @@ impl Health {
         if identity.is_none_or(|leaf| leaf.valid_at(now).is_err()) {
             reasons.push("the identity has expired");
         }
-        if !self.models.iter().all(|model| model.engine().healthy()) {
+        if !self
+            .models
+            .current()
+            .iter()
+            .all(|model| model.engine().healthy())
+        {
             reasons.push("a model has failed");
         }
         self.metrics.ready(reasons.is_empty());
@@ -62,6 +70,7 @@ pub(crate) fn router(health: Arc<Health>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
+        .route("/reload", post(reload))
         .with_state(health)
 }
 
@@ -75,9 +84,24 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
     (status, axum::Json(readiness)).into_response()
 }
 
+/// Answers when it is done, which takes as long as opening the models; goes on when whoever asked has gone.
+async fn reload(State(health): State<Arc<Health>>) -> Response {
+    let done = tokio::spawn(async move { health.reload.run().await }).await;
+    let done = done.unwrap_or(Err(reload::Failed::Open(crate::Error::Internal(
+        "a reload panicked",
+    ))));
+    match done {
+        Ok(done) => axum::Json(done).into_response(),
+        Err(failed) => {
+            let body = serde_json::json!({"error": failed.to_string()});
+            (failed.status(), axum::Json(body)).into_response()
+        }
+    }
+}
+
 async fn render(State(health): State<Arc<Health>>) -> Response {
     health.readiness();
-    for model in health.models.iter() {
+    for model in health.models.current().iter() {
         health.metrics.engine(model.name(), &model.engine().stats());
     }
     (

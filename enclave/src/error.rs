@@ -90,7 +90,7 @@ fn load_exit_code(error: &engine::LoadError) -> u8 {
                 _ => 69,
             }
         }
-        engine::LoadError::Threads(_) => 69,
+        engine::LoadError::Threads(_) | engine::LoadError::Memory { .. } => 69,
         engine::LoadError::Option { .. } => 64,
         // The publisher signed something that this engine cannot run.
         _ => 77,

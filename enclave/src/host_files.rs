@@ -1,28 +1,27 @@
 //! Sealed files, read from the host over HTTP/1.1 range requests. The host may answer anything at any pace: every
 //! answer is checked for the exact range asked for, every read ends within its deadline, and nothing is believed here
 //! (`sealed-model` verifies each byte before it is used).
+//!
+//! Bodies go from the socket straight into the caller's buffer, on the caller's thread: a general HTTP client costs two more
+//! copies of each byte and a change of threads for each piece.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HOST, RANGE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use sealed_model::Source;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::Instant;
 use transport::Endpoint;
 
+mod connection;
 mod failure;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;
 
+use connection::{Connection, Head};
 use failure::{Failure, ReadError};
 
 /// A range request is tried this often before the read fails; each try goes on where the last one stopped.
@@ -32,9 +31,6 @@ const ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// No byte for this long ends an attempt.
 const STALL: Duration = Duration::from_secs(10);
-/// Heads are short; bodies are copied out as they come.
-const MAX_BUFFER: usize = 256 * 1024;
-const MAX_HEADERS: usize = 32;
 /// No sealed file is larger; a size above this is a lie.
 const MAX_FILE_BYTES: u64 = 1 << 42;
 
@@ -46,11 +42,8 @@ pub struct HostFiles {
     deadline: Duration,
     stall: Duration,
     pause: Duration,
-    slots: Semaphore,
-    idle: Mutex<Vec<Sender>>,
+    connections: Connections,
 }
-
-type Sender = SendRequest<Empty<Bytes>>;
 
 impl HostFiles {
     /// Reads `package` at `endpoint`, over at most `connections` connections, each read within `deadline`.
@@ -68,171 +61,112 @@ impl HostFiles {
             deadline,
             stall: STALL.min(deadline),
             pause: FIRST_PAUSE,
-            slots: Semaphore::new(connections),
-            idle: Mutex::new(Vec::new()),
+            connections: Connections::new(connections),
         }
     }
 
-    async fn within<T>(
+    /// Runs `attempt` until it succeeds, fails for good, was tried often enough, or the deadline has passed.
+    fn retried<T>(
         &self,
         name: &str,
-        work: impl Future<Output = Result<T, Failure>>,
+        mut attempt: impl FnMut(Instant) -> Result<T, Failure>,
     ) -> io::Result<T> {
-        let outcome = match timeout(self.deadline, work).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(Failure::Deadline(self.deadline)),
-        };
-        outcome.map_err(|failure| {
-            let kind = failure.kind();
-            io::Error::new(
-                kind,
-                ReadError {
-                    file: format!("{}/{name}", self.package),
-                    failure,
-                },
-            )
-        })
-    }
-
-    /// Runs `attempt` until it succeeds, fails for good, or was tried often enough.
-    async fn retried<T>(
-        &self,
-        mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        let until = Instant::now() + self.deadline;
         let mut pause = self.pause;
         let mut tries = 1;
-        loop {
-            match attempt().await {
+        let failure = loop {
+            match attempt(until) {
+                Ok(done) => return Ok(done),
+                Err(_late) if Instant::now() >= until => break Failure::Deadline(self.deadline),
                 Err(failure) if failure.is_passing() && tries < ATTEMPTS => {
                     tracing::debug!(endpoint = %self.endpoint, tries, error = %failure, "reading again");
-                    sleep(pause).await;
+                    std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
                     pause *= 2;
                     tries += 1;
                 }
-                outcome => return outcome,
+                Err(failure) => break failure,
             }
-        }
+        };
+        let kind = failure.kind();
+        let file = format!("{}/{name}", self.package);
+        Err(io::Error::new(kind, ReadError { file, failure }))
     }
 
-    async fn size_once(&self, name: &str) -> Result<u64, Failure> {
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|_closed| Failure::Closed)?;
-        let (sender, response) = self.send(Method::HEAD, name, None).await?;
-        if response.status() != StatusCode::OK {
-            return Err(Failure::Status(response.status().as_u16()));
+    fn size_once(&self, name: &str, until: Instant) -> Result<u64, Failure> {
+        let slot = self.connections.slot(until)?;
+        let (connection, head) = self.exchange("HEAD", name, None, until)?;
+        if head.status != 200 {
+            return Err(Failure::Status(head.status));
         }
-        let size = content_length(response.headers()).ok_or(Failure::NoLength)?;
+        let size = head.length.ok_or(Failure::NoLength)?;
         if size > MAX_FILE_BYTES {
             return Err(Failure::Size(size));
         }
-        self.give_back(sender);
+        slot.keep(connection);
         Ok(size)
     }
 
     /// Reads on from `offset + filled`; `filled` grows as bytes come, also when the attempt then fails.
-    async fn read_once(
+    fn read_once(
         &self,
         name: &str,
         offset: u64,
         buffer: &mut [u8],
         filled: &mut usize,
+        until: Instant,
     ) -> Result<(), Failure> {
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|_closed| Failure::Closed)?;
+        let slot = self.connections.slot(until)?;
         let wanted = Wanted::new(offset, *filled, buffer.len())?;
-        let (sender, response) = self.send(Method::GET, name, Some(&wanted)).await?;
-        wanted.check(&response)?;
-        let mut body = response.into_body();
-        while !body.is_end_stream() {
-            let frame = match timeout(self.stall, body.frame()).await {
-                Err(_elapsed) => return Err(Failure::Stalled(self.stall)),
-                Ok(None) => break,
-                Ok(Some(frame)) => frame.map_err(Failure::Http)?,
-            };
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            let end = filled.checked_add(data.len()).ok_or(Failure::TooLong)?;
-            buffer
-                .get_mut(*filled..end)
-                .ok_or(Failure::TooLong)?
-                .copy_from_slice(&data);
-            *filled = end;
-        }
-        if *filled < buffer.len() {
-            return Err(Failure::Cut);
-        }
-        self.give_back(sender);
+        let (mut connection, head) = self.exchange("GET", name, Some(&wanted), until)?;
+        wanted.check(&head)?;
+        let (_done, rest) = buffer
+            .split_at_mut_checked(*filled)
+            .ok_or(Failure::TooLong)?;
+        connection.body(rest, filled, until)?;
+        slot.keep(connection);
         Ok(())
     }
 
-    async fn send(
+    /// Sends a request and reads the head of its answer.
+    fn exchange(
         &self,
-        method: Method,
+        method: &str,
         name: &str,
         wanted: Option<&Wanted>,
-    ) -> Result<(Sender, Response<Incoming>), Failure> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("/{}/{name}", self.package))
-            .header(HOST, "models");
-        if let Some(wanted) = wanted {
-            request = request.header(RANGE, wanted.header());
-        }
-        let request = request.body(Empty::new()).map_err(|_uri| Failure::Name)?;
-        let until = Instant::now() + self.stall;
-        let stalled = |_elapsed| Failure::Stalled(self.stall);
-        let mut sender = timeout_at(until, self.connection())
-            .await
-            .map_err(stalled)??;
-        let response = timeout_at(until, sender.send_request(request))
-            .await
-            .map_err(stalled)?
-            .map_err(Failure::Http)?;
-        Ok((sender, response))
-    }
-
-    /// An idle connection that is still good, or a new one.
-    async fn connection(&self) -> Result<Sender, Failure> {
-        while let Some(mut sender) = self.take() {
-            if sender.ready().await.is_ok() {
-                return Ok(sender);
+        until: Instant,
+    ) -> Result<(Connection, Head), Failure> {
+        let range = wanted.map_or(String::new(), |wanted| {
+            format!("range: bytes={}-{}\r\n", wanted.first, wanted.last)
+        });
+        let request = format!(
+            "{method} /{}/{name} HTTP/1.1\r\nhost: models\r\n{range}\r\n",
+            self.package
+        );
+        let until = until.min(Instant::now() + self.stall);
+        // The host closes connections that have rested; that says nothing about the request, which has had no answer.
+        while let Some(mut rested) = self.connections.rested() {
+            match rested.exchange(request.as_bytes(), until) {
+                Err(Failure::Unanswered(_)) => {}
+                answered => return answered.map(|head| (rested, head)),
             }
         }
-        let stream = self.endpoint.connect().await.map_err(Failure::Connect)?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .max_headers(MAX_HEADERS)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Failure::Http)?;
-        // Ends by itself when the sender is dropped; its error reaches us through the request it broke.
-        drop(self.runtime.spawn(connection));
-        Ok(sender)
-    }
-
-    fn take(&self) -> Option<Sender> {
-        self.idle.lock().ok()?.pop()
-    }
-
-    fn give_back(&self, sender: Sender) {
-        if let Ok(mut idle) = self.idle.lock() {
-            idle.push(sender);
-        }
+        let left = until.saturating_duration_since(Instant::now());
+        let stream = self
+            .runtime
+            .block_on(async { tokio::time::timeout(left, self.endpoint.connect()).await })
+            .map_err(|_elapsed| Failure::Stalled(self.stall))?
+            .and_then(transport::Stream::into_blocking)
+            .map_err(Failure::Connect)?;
+        let mut connection = Connection::new(stream, self.stall);
+        let head = connection.exchange(request.as_bytes(), until)?;
+        Ok((connection, head))
     }
 }
 
 impl Source for HostFiles {
     fn size(&self, name: &str) -> io::Result<u64> {
         plain_path(name)?;
-        self.runtime
-            .block_on(self.within(name, self.retried(async || self.size_once(name).await)))
+        self.retried(name, |until| self.size_once(name, until))
     }
 
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -241,10 +175,73 @@ impl Source for HostFiles {
             return Ok(());
         }
         let mut filled = 0;
-        self.runtime.block_on(self.within(
-            name,
-            self.retried(async || self.read_once(name, offset, buffer, &mut filled).await),
-        ))
+        self.retried(name, |until| {
+            self.read_once(name, offset, buffer, &mut filled, until)
+        })
+    }
+}
+
+/// How many connections may be in use, and those that rest.
+struct Connections {
+    free: Mutex<usize>,
+    returned: Condvar,
+    rested: Mutex<Vec<Connection>>,
+}
+
+impl Connections {
+    fn new(most: usize) -> Self {
+        Self {
+            free: Mutex::new(most),
+            returned: Condvar::new(),
+            rested: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Waits for the right to use a connection.
+    fn slot(&self, until: Instant) -> Result<Slot<'_>, Failure> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = until.saturating_duration_since(Instant::now());
+        let (mut free, waited) = self
+            .returned
+            .wait_timeout_while(free, left, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(Failure::Busy);
+        }
+        *free = free.saturating_sub(1);
+        Ok(Slot(self))
+    }
+
+    fn rested(&self) -> Option<Connection> {
+        self.rested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+    }
+}
+
+/// The right to use one connection; free for others when dropped.
+struct Slot<'c>(&'c Connections);
+
+impl Slot<'_> {
+    /// For the next request, unless the host said that it will close it.
+    fn keep(self, connection: Connection) {
+        if connection.is_reusable() {
+            self.0
+                .rested
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(connection);
+        }
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *free = free.saturating_add(1);
+        drop(free);
+        self.0.returned.notify_one();
     }
 }
 
@@ -268,25 +265,14 @@ impl Wanted {
         })
     }
 
-    fn header(&self) -> String {
-        format!("bytes={}-{}", self.first, self.last)
-    }
-
-    fn length(&self) -> u64 {
-        self.last - self.first + 1
-    }
-
     /// The host has to answer with exactly this range, and say so.
-    fn check<B>(&self, response: &Response<B>) -> Result<(), Failure> {
-        match response.status() {
-            StatusCode::PARTIAL_CONTENT => {}
-            StatusCode::RANGE_NOT_SATISFIABLE => return Err(Failure::Short),
-            other => return Err(Failure::Status(other.as_u16())),
+    fn check(&self, head: &Head) -> Result<(), Failure> {
+        match head.status {
+            206 => {}
+            416 => return Err(Failure::Short),
+            other => return Err(Failure::Status(other)),
         }
-        let range = response
-            .headers()
-            .get(CONTENT_RANGE)
-            .and_then(|value| value.to_str().ok());
+        let range = head.range.as_deref();
         let (range, _total) = range
             .and_then(|value| value.strip_prefix("bytes "))
             .and_then(|value| value.split_once('/'))
@@ -294,15 +280,11 @@ impl Wanted {
         if range != format!("{}-{}", self.first, self.last) {
             return Err(Failure::Range);
         }
-        match content_length(response.headers()) {
-            Some(length) if length == self.length() => Ok(()),
+        match head.length {
+            Some(length) if length == self.last - self.first + 1 => Ok(()),
             _ => Err(Failure::Length),
         }
     }
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Names come from a signed manifest; this only keeps a strange one from becoming another request.

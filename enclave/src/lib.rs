@@ -5,7 +5,8 @@
 //! - `host_files`: sealed model files from the hostile host. `models`: what was opened from them.
 //! - `tls`: sessions and what is known about them. `authz`: the policy, and the permits that the models require.
 //! - `api`: the OpenAI-compatible endpoints and `POST /v1/attestation`. `rate`: how often a caller may ask.
-//! - `control`: health, readiness and metrics for the host. `renewal`: the next SVID before this one ends.
+//! - `control`: health, readiness and metrics for the host. `renewal`: the next SVID before this one ends. `reload`: the next
+//!   generation of models beside the current one.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,11 +21,13 @@ mod control;
 mod error;
 mod host_files;
 pub mod log;
+mod memory;
 mod metrics;
 mod model_files;
 mod models;
 mod process;
 mod rate;
+mod reload;
 mod renewal;
 mod serve;
 mod tls;

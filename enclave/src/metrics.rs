@@ -80,6 +80,11 @@ impl Metrics {
         self.record(|| counter!("cloister_svid_renewals_total", "outcome" => outcome).increment(1));
     }
 
+    pub(crate) fn reload(&self, done: bool) {
+        let outcome = if done { "done" } else { "failed" };
+        self.record(|| counter!("cloister_reloads_total", "outcome" => outcome).increment(1));
+    }
+
     pub(crate) fn svid_expiry(&self, at: SystemTime) {
         let seconds = at
             .duration_since(UNIX_EPOCH)

@@ -1,9 +1,14 @@
-//! The models that were opened at boot. Text reaches an engine only together with the [`Permit`] for that model.
+//! The models that are open. Text reaches an engine only together with the [`Permit`] for that model.
+//!
+//! A connection belongs to the [`Generation`] that was current when it was accepted: its evidence names those models, and none but
+//! those answer on it. Replacing the generation asks such connections to end; the old one is freed with the last of them.
+
+use std::sync::{Arc, Weak};
 
 use attestation::ModelIdentity;
 use engine::{ChatEvent, ChatRequest, Embeddings, Engine, EngineError, ModelKind, Stats, Text};
 use http::HeaderValue;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use crate::authz::{Chat, Embed, ModelFacts, Permit};
@@ -131,28 +136,98 @@ impl EngineFacts<'_> {
     }
 }
 
-/// All models of this enclave, in the order of the configuration.
-pub(crate) struct Models(Vec<Model>);
+/// All models of this enclave at one time, in the order of the configuration. Models that did not change are in the next
+/// generation as well.
+pub(crate) struct Generation {
+    /// 1 for what was opened at boot.
+    number: u64,
+    models: Vec<Arc<Model>>,
+}
 
-impl Models {
-    pub(crate) fn new(models: Vec<Model>) -> Self {
-        Self(models)
-    }
-
+impl Generation {
     pub(crate) fn find(&self, name: &str) -> Option<&Model> {
-        self.0.iter().find(|model| model.name() == name)
+        self.iter().find(|model| model.name() == name)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Model> {
-        self.0.iter()
+        self.models.iter().map(Arc::as_ref)
+    }
+
+    pub(crate) fn models(&self) -> &[Arc<Model>] {
+        &self.models
     }
 
     /// The identities as evidence commits to them.
     pub(crate) fn identities(&self) -> Vec<ModelIdentity> {
-        self.0.iter().map(|model| model.identity.clone()).collect()
+        self.iter().map(|model| model.identity.clone()).collect()
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        tracing::info!(generation = self.number, "model generation closed");
+    }
+}
+
+/// The current generation, and the one before it while connections still use it.
+pub(crate) struct Models {
+    current: watch::Sender<Arc<Generation>>,
+    turnover: watch::Sender<()>,
+    before: std::sync::Mutex<Weak<Generation>>,
+}
+
+impl Models {
+    pub(crate) fn new(models: Vec<Model>) -> Self {
+        let first = Generation {
+            number: 1,
+            models: models.into_iter().map(Arc::new).collect(),
+        };
+        Self {
+            current: watch::Sender::new(Arc::new(first)),
+            turnover: watch::Sender::new(()),
+            before: std::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn current(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Whether connections still use the generation before.
+    pub(crate) fn draining(&self) -> bool {
+        let before = self.before.lock();
+        let before = before.unwrap_or_else(std::sync::PoisonError::into_inner);
+        before.strong_count() > 0
+    }
+
+    /// Changes whenever the generation does, after it has.
+    pub(crate) fn turnover(&self) -> watch::Receiver<()> {
+        self.turnover.subscribe()
+    }
+
+    /// Makes `models` the current generation and asks connections of the one before to end.
+    pub(crate) fn replace(&self, models: Vec<Arc<Model>>) -> Arc<Generation> {
+        let number = self.current().number.saturating_add(1);
+        let next = Arc::new(Generation { number, models });
+        let before = self.current.send_replace(Arc::clone(&next));
+        let mut weak = self
+            .before
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *weak = Arc::downgrade(&before);
+        drop(weak);
+        drop(before);
+        // Only now: a connection that is accepted in between has the new generation and is asked to end for nothing, while one
+        // with the old generation cannot miss it.
+        self.turnover.send_replace(());
+        tracing::info!(generation = number, "model generation opened");
+        next
     }
 
     pub(crate) fn stop(&self) {
-        self.0.iter().for_each(Model::stop);
+        self.current().iter().for_each(Model::stop);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use identity::Leaf;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
-use transport::{ServeLimits, Stream, serve};
+use transport::{ServeLimits, Stream, serve, serve_with_turnover};
 
 use crate::api::{self, App, Budget};
 use crate::boot::{Booted, boot};
 use crate::config::{Config, Limits};
 use crate::control::{self, Health};
 use crate::rate::Rate;
+use crate::reload::Reload;
 use crate::tls::{self, Sessions};
 use crate::{Error, Platform, renewal};
 
@@ -77,7 +78,6 @@ async fn listen(
         config_digest: config.digest,
         boot_id,
         authorization: config.authorization,
-        models: Arc::clone(&models),
         attester: Arc::clone(&platform.attester),
         evidence_slots: Arc::new(Semaphore::new(limits.evidence_in_flight)),
         bodies: Budget::mebibytes(limits.body_memory_mib),
@@ -91,6 +91,16 @@ async fn listen(
         credentials: Arc::clone(&credentials),
         models: Arc::clone(&models),
         metrics: Arc::clone(&metrics),
+        reload: Reload {
+            allowed: config.reload,
+            configured: config.models,
+            limits: config.limits,
+            broker: Arc::clone(&broker),
+            models: Arc::clone(&models),
+            metrics: Arc::clone(&metrics),
+            now: Arc::clone(&platform.now),
+            one: Mutex::new(()),
+        },
         draining: AtomicBool::new(false),
         now: Arc::clone(&platform.now),
     });
@@ -117,8 +127,10 @@ async fn listen(
         Arc::clone(&metrics),
         Arc::clone(&platform.now),
     );
+    let reloading = Arc::clone(&health);
     let background = [
         AbortOnDrop::spawn(renewal),
+        AbortOnDrop::spawn(async move { reloading.reload.at_hangup().await }),
         AbortOnDrop::spawn(upkeep(Arc::clone(&app))),
     ];
 
@@ -141,6 +153,7 @@ async fn listen(
     let sessions = Sessions {
         acceptor: TlsAcceptor::from(acceptor),
         credentials,
+        models: Arc::clone(&models),
         router: api::router(app),
         metrics,
         now: platform.now,
@@ -151,7 +164,9 @@ async fn listen(
             health.draining.store(true, Ordering::Relaxed);
         };
         let accept = move |stream| sessions.clone().accept(stream);
-        let outcome = serve(serve_listener, accept, serving, stopping).await;
+        let turnover = models.turnover();
+        let outcome =
+            serve_with_turnover(serve_listener, accept, serving, turnover, stopping).await;
         models.stop();
         drained.send_replace(true);
         outcome

@@ -25,6 +25,7 @@ use transport::Stream;
 use crate::Clock;
 use crate::config::Trust;
 use crate::metrics::Metrics;
+use crate::models::{Generation, Models};
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,8 @@ pub(crate) struct Connection {
     pub(crate) caller: Leaf,
     /// The certificate that this connection saw from us; a renewal since then does not change it.
     pub(crate) own: Arc<Leaf>,
+    /// What this connection's evidence names, and what answers on it.
+    pub(crate) models: Arc<Generation>,
     /// One evidence document at a time per connection.
     pub(crate) attesting: Semaphore,
 }
@@ -63,6 +66,7 @@ pub(crate) fn server_config(
 pub(crate) struct Sessions {
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) models: Arc<Models>,
     pub(crate) router: Router,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) now: Clock,
@@ -109,6 +113,7 @@ impl Sessions {
             exporter: facts.exporter,
             caller,
             own,
+            models: self.models.current(),
             attesting: Semaphore::new(1),
         };
         Ok((Mortal::new(stream, left), connection))

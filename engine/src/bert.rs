@@ -36,12 +36,14 @@ impl Bert {
         let max_input_tokens = config.max_input_tokens(files)?;
         // Checkpoints with a head keep the encoder under its name.
         let builder = weights.var_builder();
-        let builder = match weights.contains("bert.embeddings.word_embeddings.weight") {
-            true => builder.pp("bert"),
-            false => builder,
+        let (builder, parts) = match weights.contains("bert.embeddings.word_embeddings.weight") {
+            true => (builder.pp("bert"), ["bert.embeddings.", "bert.encoder."]),
+            false => (builder, ["embeddings.", "encoder."]),
         };
+        weights.preload(&parts)?;
         let model =
             BertModel::load(builder, &config.model).map_err(|error| weights.failure(error))?;
+        weights.forget();
         Ok(Self {
             model,
             pooling,

@@ -63,6 +63,9 @@ pub enum LoadError {
         name: String,
         problem: String,
     },
+    /// Found before any of it was taken.
+    #[error("the weights take {needed} bytes of memory as f32, {available} are available")]
+    Memory { needed: u64, available: u64 },
     #[error("the model does not compute")]
     Compute(#[source] candle_core::Error),
     #[error("the model's first step gives values that are not finite")]

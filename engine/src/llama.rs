@@ -11,6 +11,7 @@ mod linear;
 mod rope;
 
 use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
 
 use crate::{
     LoadError,
@@ -52,7 +53,9 @@ impl Llama {
     pub(crate) fn load(weights: &Weights, config: Config) -> std::result::Result<Self, LoadError> {
         let (vocabulary, hidden) = (config.vocabulary, config.hidden);
         let embedding = weights.get("model.embed_tokens.weight", &[vocabulary, hidden])?;
+        // Several layers at a time: their matrices are too small to keep all threads at work alone.
         let layers = (0..config.layers)
+            .into_par_iter()
             .map(|index| Layer::load(weights, &config, index))
             .collect::<std::result::Result<_, _>>()?;
         let head = match config.tied {

@@ -64,6 +64,7 @@ fn load_llama(
     )?;
     let template = ChatTemplate::read(files.as_ref(), options.clock.clone())?;
     let weights = Weights::open(files)?;
+    weights.fit(options.max_weight_bytes)?;
     let decoder = pool.install(|| {
         let decoder = Llama::load(&weights, config)?;
         warm(&decoder)?;
@@ -115,6 +116,7 @@ fn load_bert(
     pool: ThreadPool,
 ) -> Result<Engine, LoadError> {
     let weights = Weights::open(Arc::clone(&files))?;
+    weights.fit(options.max_weight_bytes)?;
     let encoder = pool.install(|| Bert::load(files.as_ref(), fields, &weights))?;
     let vocabulary = Arc::new(Vocabulary::read(files.as_ref(), encoder.vocabulary)?);
     let warm = Batch {

@@ -28,6 +28,8 @@ pub struct EngineOptions {
     pub prefill_chunk: usize,
     /// Tokens, padding included, that one forward pass of an embedding model takes.
     pub batch_tokens: usize,
+    /// Memory that the tensors may take, as f32. A model that needs more is refused before any of it is taken.
+    pub max_weight_bytes: u64,
     /// Lets chat templates call `strftime_now`. Without it the function does not exist, and templates use their fallback.
     pub clock: Option<Clock>,
 }
@@ -44,6 +46,7 @@ impl Default for EngineOptions {
             max_prompt_bytes: 1 << 20,
             prefill_chunk: 128,
             batch_tokens: 2048,
+            max_weight_bytes: u64::MAX,
             clock: None,
         }
     }

@@ -1,22 +1,21 @@
 //! Weights of a model in safetensors, one file or sharded, read tensor by tensor.
 //!
-//! Each tensor's bytes go from [`ModelFiles`] through a small staging buffer into the `Vec<f32>` that becomes the tensor:
-//! that is the only plaintext copy. f16 and bf16 are widened on the way, because candle has no bf16 kernel on CPU and
-//! converts whole matrices at every step otherwise.
+//! Each tensor's bytes go from [`ModelFiles`] into the memory of the `Vec<f32>` that becomes the tensor: that is the only
+//! plaintext copy. f16 and bf16 are widened in that memory, because candle has no bf16 kernel on CPU and converts whole
+//! matrices at every step otherwise.
 
 mod header;
 mod index;
+mod widen;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
-use zeroize::Zeroizing;
 
 use crate::{LoadError, ModelFiles};
 use header::{Dtype, Entry};
@@ -24,13 +23,11 @@ use header::{Dtype, Entry};
 pub(crate) struct Weights {
     files: Arc<dyn ModelFiles>,
     tensors: HashMap<String, Entry>,
+    /// What [`Weights::preload`] has read and nobody has taken yet.
+    ready: Mutex<HashMap<String, Tensor>>,
     /// candle's loaders can only say "error"; the first real reason is kept here.
     failure: Mutex<Option<LoadError>>,
 }
-
-/// One read: large enough that a reader which decrypts in segments of 1 MiB wastes little at the ends, small enough that a
-/// staging buffer per thread does not count beside the tensors.
-const STAGING_BYTES: usize = 4 << 20;
 
 impl Weights {
     /// Reads and checks the headers; no tensor yet.
@@ -39,8 +36,23 @@ impl Weights {
         Ok(Arc::new(Self {
             files,
             tensors,
+            ready: Mutex::default(),
             failure: Mutex::new(None),
         }))
+    }
+
+    /// # Errors
+    /// Where the tensors, as f32, would take more than `available` bytes.
+    pub(crate) fn fit(&self, available: u64) -> Result<(), LoadError> {
+        let needed = self
+            .tensors
+            .values()
+            .map(|entry| entry.dtype.as_f32(entry.bytes))
+            .fold(0, u64::saturating_add);
+        if needed > available {
+            return Err(LoadError::Memory { needed, available });
+        }
+        Ok(())
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -66,7 +78,43 @@ impl Weights {
                 ),
             ));
         }
-        Tensor::from_vec(self.fill(name, entry)?, shape, &Device::Cpu).map_err(LoadError::Compute)
+        let ready = self.ready().remove(name);
+        match ready {
+            Some(tensor) => Ok(tensor),
+            None => self.read(name, entry),
+        }
+    }
+
+    /// Reads all tensors whose names begin so, several at a time: candle's own models ask for one after the other. What they
+    /// do not ask for is let go with [`Weights::forget`].
+    pub(crate) fn preload(&self, prefixes: &[&str]) -> Result<(), LoadError> {
+        let mut wanted: Vec<_> = self
+            .tensors
+            .iter()
+            .filter(|(name, entry)| {
+                entry.dtype != Dtype::Other && prefixes.iter().any(|p| name.starts_with(p))
+            })
+            .collect();
+        // Neighbours share a segment of a sealed file, which is then opened once.
+        wanted.sort_by_key(|(_, entry)| (&entry.file, entry.offset));
+        wanted.into_par_iter().try_for_each(|(name, entry)| {
+            let tensor = self.read(name, entry)?;
+            self.ready().insert(name.clone(), tensor);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn forget(&self) {
+        self.ready().clear();
+    }
+
+    fn ready(&self) -> MutexGuard<'_, HashMap<String, Tensor>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, name: &str, entry: &Entry) -> Result<Tensor, LoadError> {
+        let values = self.fill(name, entry)?;
+        Tensor::from_vec(values, entry.shape.as_slice(), &Device::Cpu).map_err(LoadError::Compute)
     }
 
     /// For candle's own models. What they report as an error is explained by [`Weights::failure`].
@@ -89,63 +137,30 @@ impl Weights {
             Dtype::F16 | Dtype::Bf16 => 2,
             Dtype::Other => return Err(entry.refuse(name, "dtype is not F32, F16 or BF16".into())),
         };
-        let elements = usize::try_from(entry.bytes)
-            .map_err(|_wide| entry.refuse(name, "too large".into()))?
-            / width;
-        let mut values = vec![0f32; elements];
-        let step = STAGING_BYTES / width;
-        values
-            .par_chunks_mut(step)
-            .enumerate()
-            .try_for_each(|(index, part)| {
-                let mut staging = Zeroizing::new(vec![0u8; part.len() * width]);
-                let offset = entry.offset + u64::try_from(index * step * width).unwrap_or(u64::MAX);
-                self.files
-                    .read_at(&entry.file, offset, &mut staging)
-                    .map_err(|source| LoadError::Read {
-                        file: entry.file.to_string(),
-                        source,
-                    })?;
-                widen(entry.dtype, &staging, part);
-                Ok(())
+        let too_large = || entry.refuse(name, "too large".into());
+        let length = usize::try_from(entry.bytes).map_err(|_wide| too_large())?;
+        // Comes as zeros from the system, so no page is touched before its bytes are there.
+        let mut values = vec![0f32; length / width];
+        let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        let start = memory.len().checked_sub(length).ok_or_else(too_large)?;
+        let (_, bytes) = memory.split_at_mut(start);
+        self.files
+            .read_at(&entry.file, entry.offset, bytes)
+            .map_err(|source| LoadError::Read {
+                file: entry.file.to_string(),
+                source,
             })?;
+        match entry.dtype {
+            Dtype::F16 => widen::in_place(&mut values, widen::f16),
+            Dtype::Bf16 => widen::in_place(&mut values, widen::bf16),
+            Dtype::F32 | Dtype::Other => {}
+        }
         Ok(values)
     }
 }
 
-/// Little-endian values of `bytes` into `values`, which has as many elements.
-fn widen(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
-    match dtype {
-        Dtype::F32 => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-        }
-        Dtype::F16 => {
-            // In blocks, so that the conversion can use the processor's own instruction.
-            let mut block = Zeroizing::new([0u16; 4096]);
-            for (values, bytes) in values
-                .chunks_mut(block.len())
-                .zip(bytes.chunks(2 * block.len()))
-            {
-                for (bits, bytes) in block.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *bits = u16::from_le_bytes(*bytes);
-                }
-                let halves: &[half::f16] =
-                    half::slice::HalfBitsSliceExt::reinterpret_cast(block.as_slice());
-                if let Some(halves) = halves.get(..values.len()) {
-                    halves.convert_to_f32_slice(values);
-                }
-            }
-        }
-        Dtype::Bf16 => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *value = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
-            }
-        }
-        Dtype::Other => {}
-    }
-}
+// Both formats of weights are little-endian, and their bytes are read into numbers as they lie.
+const _: () = assert!(cfg!(target_endian = "little"));
 
 /// candle's view of [`Weights`].
 struct Backend(Arc<Weights>);

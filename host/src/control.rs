@@ -13,6 +13,9 @@ use transport::{Endpoint, ServeLimits};
 use crate::enclave;
 use crate::meters::{Meters, PREFIX};
 
+/// Characters of the enclave's answer that go into the log: it is on the other side of a boundary.
+const MAX_SAID: usize = 1024;
+
 /// Operators and their scrapers are few.
 pub(crate) fn serve_limits(drain: Duration) -> ServeLimits {
     ServeLimits {
@@ -23,7 +26,8 @@ pub(crate) fn serve_limits(drain: Duration) -> ServeLimits {
     }
 }
 
-/// `/healthz`: this process works. `/readyz`: and so does the enclave behind it. `/metrics`: of both.
+/// `/healthz`: this process works. `/readyz`: and so does the enclave behind it. `/metrics`: of both. `POST /reload`: passed on to the
+/// enclave, which decides.
 pub(crate) struct Control {
     enclave: Endpoint,
     meters: Arc<Meters>,
@@ -51,12 +55,14 @@ impl Control {
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
+        if request.uri().path() == "/reload" {
+            return Ok(match *request.method() {
+                Method::POST => self.reload().await,
+                _ => not_allowed("POST"),
+            });
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-            answer
-                .headers_mut()
-                .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-            return Ok(answer);
+            return Ok(not_allowed("GET, HEAD"));
         }
         Ok(match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -75,6 +81,34 @@ impl Control {
             Some(_) => text(StatusCode::SERVICE_UNAVAILABLE, "enclave is not ready\n"),
             None => text(StatusCode::SERVICE_UNAVAILABLE, "enclave does not answer\n"),
         }
+    }
+
+    /// What the enclave says of it is for the operator, and goes into the log as well.
+    pub(crate) async fn reload(&self) -> Response<Full<Bytes>> {
+        tracing::info!("asking the enclave for newer models");
+        let (status, body) = match enclave::reload(&self.enclave).await {
+            Ok(answered) => answered,
+            Err(error) => {
+                tracing::warn!(%error, "the enclave did not answer");
+                return text(StatusCode::SERVICE_UNAVAILABLE, "enclave does not answer\n");
+            }
+        };
+        let said: String = String::from_utf8_lossy(&body)
+            .chars()
+            .take(MAX_SAID)
+            .flat_map(char::escape_debug)
+            .collect();
+        tracing::info!(
+            status = status.as_u16(),
+            answer = said,
+            "the enclave answered"
+        );
+        let mut answer = text(status, body);
+        answer.headers_mut().insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json"),
+        );
+        answer
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
@@ -113,6 +147,14 @@ fn pass_through(body: &[u8]) -> String {
         passed.push('\n');
     }
     passed
+}
+
+fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    answer
+        .headers_mut()
+        .insert(header::ALLOW, header::HeaderValue::from_static(allow));
+    answer
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

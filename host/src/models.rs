@@ -3,29 +3,25 @@
 //! What is served is ciphertext and signed manifests, and the enclave checks every byte. The checks here protect the host:
 //! whoever reaches the listener reads files below one directory, and nothing else.
 
+mod body;
 mod range;
 mod root;
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, StreamBody};
-use hyper::body::{Frame, Incoming};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
 use transport::ServeLimits;
 
 use crate::meters::ModelMeters;
 use range::Wanted;
 pub(crate) use root::Root;
-
-/// Read ahead of one request; what a slow reader can make us hold.
-const CHUNK: usize = 256 << 10;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -42,12 +38,17 @@ pub(crate) fn serve_limits(max_connections: usize, drain: Duration) -> ServeLimi
 
 pub(crate) struct Models {
     root: Root,
+    buffers: Arc<body::Buffers>,
     meters: ModelMeters,
 }
 
 impl Models {
     pub(crate) fn new(root: Root, meters: ModelMeters) -> Self {
-        Self { root, meters }
+        Self {
+            root,
+            buffers: Arc::default(),
+            meters,
+        }
     }
 
     pub(crate) async fn answer(
@@ -111,7 +112,8 @@ impl Models {
         let mut answer = if method == Method::HEAD {
             empty(status)
         } else {
-            Response::new(self.body(file, first, length).await?)
+            let sent = self.meters.bytes.clone();
+            Response::new(body::body(file, first, length, &self.buffers, sent))
         };
         *answer.status_mut() = status;
         set(
@@ -135,18 +137,6 @@ impl Models {
             set(&mut answer, header::CONTENT_RANGE, value(&range)?);
         }
         Ok(answer)
-    }
-
-    /// Reads only when the connection asks for more, so memory does not depend on the reader's speed.
-    async fn body(&self, mut file: tokio::fs::File, first: u64, length: u64) -> io::Result<Body> {
-        file.set_max_buf_size(CHUNK);
-        file.seek(io::SeekFrom::Start(first)).await?;
-        let sent = self.meters.bytes.clone();
-        let chunks = ReaderStream::with_capacity(file.take(length), CHUNK).map_ok(move |chunk| {
-            sent.increment(chunk.len() as u64);
-            Frame::data(chunk)
-        });
-        Ok(StreamBody::new(chunks).boxed_unsync())
     }
 }
 

@@ -1,8 +1,10 @@
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::service_fn;
@@ -53,6 +55,7 @@ pub async fn run(
 
     let failed = tokio::select! {
         () = shutdown => None,
+        never = reload_at_hangup(&control) => match never {},
         Some(ended) = relay.join_next() => Some(ended),
         Some(ended) = rest.join_next() => Some(ended),
     };
@@ -70,6 +73,24 @@ pub async fn run(
     finish(rest).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// SIGHUP: the operator has put newer packages in place.
+async fn reload_at_hangup(control: &Control) -> Infallible {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be waited for");
+            std::future::pending().await
+        }
+    };
+    loop {
+        match hangup.recv().await {
+            // The log has the answer.
+            Some(()) => drop(control.reload().await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 async fn finish(mut services: Services) -> Result<(), Error> {

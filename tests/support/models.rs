@@ -148,8 +148,62 @@ fn put(dir: &Path, name: &str, value: &Value) {
     fs::write(dir.join(name), serde_json::to_string_pretty(value).unwrap()).unwrap();
 }
 
+/// What a Llama is made of.
+#[derive(Clone, Copy)]
+struct Size {
+    hidden: usize,
+    heads: usize,
+    kv_heads: usize,
+    inner: usize,
+    layers: usize,
+}
+
 /// A Llama of two layers.
 pub fn llama(dir: &Path) -> PathBuf {
+    let size = Size {
+        hidden: HIDDEN,
+        heads: HEADS,
+        kv_heads: KV_HEADS,
+        inner: INNER,
+        layers: LAYERS,
+    };
+    llama_sized(dir, size)
+}
+
+/// A Llama of about `bytes`, with matrices as large as those of models of a billion parameters.
+pub fn llama_of(dir: &Path, bytes: u64) -> PathBuf {
+    let (hidden, inner) = (2048, 5632);
+    let layer = 4 * (2 * hidden * hidden + 2 * hidden * hidden / 4 + 3 * hidden * inner);
+    let nearest = |layer: usize| (usize::try_from(bytes).unwrap() + layer / 2) / layer;
+    let layers = nearest(layer);
+    let mut size = Size {
+        hidden,
+        heads: 32,
+        kv_heads: 8,
+        inner,
+        layers,
+    };
+    if bytes < layer as u64 {
+        // Too small for one such layer: six narrower ones, as a small sentence encoder has.
+        size = Size {
+            hidden: 512,
+            heads: 8,
+            kv_heads: 8,
+            inner: 1792,
+            layers: nearest(4 * (4 * 512 * 512 + 3 * 512 * 1792)),
+        };
+    }
+    llama_sized(dir, size)
+}
+
+fn llama_sized(dir: &Path, size: Size) -> PathBuf {
+    let Size {
+        hidden,
+        heads,
+        kv_heads,
+        inner,
+        layers,
+    } = size;
     fs::create_dir_all(dir).unwrap();
     let (tokenizer, vocab) = tokenizer(
         &["<unk>", "<s>", "<|end|>", "<|user|>", "<|assistant|>"],
@@ -175,28 +229,28 @@ pub fn llama(dir: &Path) -> PathBuf {
         "config.json",
         &json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-            "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": LAYERS,
-            "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": vocab,
+            "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocab,
             "max_position_embeddings": POSITIONS, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
             "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
         }),
     );
     let mut w = Weights::new(1);
-    let kv = HIDDEN / HEADS * KV_HEADS;
-    w.random("model.embed_tokens.weight", &[vocab, HIDDEN]);
-    for layer in 0..LAYERS {
+    let kv = hidden / heads * kv_heads;
+    w.random("model.embed_tokens.weight", &[vocab, hidden]);
+    for layer in 0..layers {
         let p = format!("model.layers.{layer}");
-        w.random(format!("{p}.self_attn.q_proj.weight"), &[HIDDEN, HIDDEN]);
-        w.random(format!("{p}.self_attn.k_proj.weight"), &[kv, HIDDEN]);
-        w.random(format!("{p}.self_attn.v_proj.weight"), &[kv, HIDDEN]);
-        w.random(format!("{p}.self_attn.o_proj.weight"), &[HIDDEN, HIDDEN]);
-        w.random(format!("{p}.mlp.gate_proj.weight"), &[INNER, HIDDEN]);
-        w.random(format!("{p}.mlp.up_proj.weight"), &[INNER, HIDDEN]);
-        w.random(format!("{p}.mlp.down_proj.weight"), &[HIDDEN, INNER]);
-        w.constant(format!("{p}.input_layernorm.weight"), HIDDEN, 1.0);
-        w.constant(format!("{p}.post_attention_layernorm.weight"), HIDDEN, 1.0);
+        w.random(format!("{p}.self_attn.q_proj.weight"), &[hidden, hidden]);
+        w.random(format!("{p}.self_attn.k_proj.weight"), &[kv, hidden]);
+        w.random(format!("{p}.self_attn.v_proj.weight"), &[kv, hidden]);
+        w.random(format!("{p}.self_attn.o_proj.weight"), &[hidden, hidden]);
+        w.random(format!("{p}.mlp.gate_proj.weight"), &[inner, hidden]);
+        w.random(format!("{p}.mlp.up_proj.weight"), &[inner, hidden]);
+        w.random(format!("{p}.mlp.down_proj.weight"), &[hidden, inner]);
+        w.constant(format!("{p}.input_layernorm.weight"), hidden, 1.0);
+        w.constant(format!("{p}.post_attention_layernorm.weight"), hidden, 1.0);
     }
-    w.constant("model.norm.weight", HIDDEN, 1.0);
+    w.constant("model.norm.weight", hidden, 1.0);
     w.save(&dir.join("model.safetensors"));
     dir.to_owned()
 }

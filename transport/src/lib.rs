@@ -13,5 +13,5 @@ mod stream;
 pub use endpoint::Endpoint;
 pub use error::EndpointError;
 pub use listener::{AcceptBackoff, Listener};
-pub use serve::{ServeLimits, serve};
+pub use serve::{ServeLimits, serve, serve_with_turnover};
 pub use stream::Stream;

@@ -90,6 +90,33 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let (_never, turnover) = watch::channel(());
+    serve_with_turnover(listener, accept, limits, turnover, shutdown).await
+}
+
+/// As [`serve`]. In addition, each change of `turnover` ends the connections that were accepted before it, as their age would: they
+/// take no new request, and what is in flight has `limits.drain` to finish.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with_turnover<A, F, Io, S, B>(
+    listener: Listener,
+    accept: A,
+    limits: ServeLimits,
+    turnover: watch::Receiver<()>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    A: Fn(Stream) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<(Io, S)>> + Send + 'static,
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     let http = Arc::new(http(&limits));
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let (stop, stopping) = watch::channel(false);
@@ -124,10 +151,13 @@ where
             tracing::debug!(listener = %listener.local(), "connection limit reached, closing");
             continue;
         };
+        // Before `accept` looks at anything that a turnover changes: one that comes later is noticed.
+        let mut turnover = turnover.clone();
+        turnover.mark_unchanged();
         let handshake = accept(stream);
         let (http, stopping) = (Arc::clone(&http), stopping.clone());
         connections.spawn(async move {
-            connection::run(handshake, &http, limits, stopping).await;
+            connection::run(handshake, &http, limits, turnover, stopping).await;
             drop(slot);
         });
     };

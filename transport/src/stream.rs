@@ -1,4 +1,6 @@
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as Descriptor;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -15,6 +17,25 @@ pub enum Stream {
     Unix(UnixStream),
     /// TCP, with Nagle's algorithm off: tokens are small and wanted now.
     Tcp(TcpStream),
+}
+
+impl Stream {
+    /// Leaves the async runtime, for a thread that may block: reads and writes wait, within the timeouts that are set on what
+    /// comes back. It is a socket of whatever kind this stream is; the standard library asks none of them for its address
+    /// family.
+    ///
+    /// # Errors
+    /// The runtime or the kernel does not let go of it.
+    pub fn into_blocking(self) -> io::Result<Descriptor> {
+        let descriptor: OwnedFd = match self {
+            Self::Vsock(s) => s.into(),
+            Self::Unix(s) => s.into_std()?.into(),
+            Self::Tcp(s) => s.into_std()?.into(),
+        };
+        let stream = Descriptor::from(descriptor);
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    }
 }
 
 impl AsyncRead for Stream {

@@ -16,11 +16,11 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tower::service_fn;
-use transport::{Endpoint, ServeLimits, Stream, serve};
+use transport::{Endpoint, ServeLimits, Stream, serve, serve_with_turnover};
 
 fn quick() -> ServeLimits {
     ServeLimits {
@@ -37,6 +37,7 @@ fn quick() -> ServeLimits {
 struct Server {
     at: Endpoint,
     stop: Option<oneshot::Sender<()>>,
+    turnover: watch::Sender<()>,
     task: JoinHandle<io::Result<()>>,
     gate: Arc<Notify>,
     served: Arc<AtomicUsize>,
@@ -74,12 +75,20 @@ impl Server {
                 Ok((stream, service))
             }
         };
-        let task = tokio::spawn(serve(listener, accept, limits, async {
-            stopped.await.ok();
-        }));
+        let (turnover, turned) = watch::channel(());
+        let task = tokio::spawn(serve_with_turnover(
+            listener,
+            accept,
+            limits,
+            turned,
+            async {
+                stopped.await.ok();
+            },
+        ));
         Self {
             at,
             stop: Some(stop),
+            turnover,
             task,
             gate,
             served,
@@ -315,6 +324,44 @@ async fn an_old_connection_finishes_its_request_and_takes_no_other() {
         .expect("closed after its last answer")
         .unwrap()
         .ok();
+}
+
+#[tokio::test]
+async fn a_turnover_ends_the_connections_before_it_and_no_later_one() {
+    let limits = ServeLimits {
+        idle_timeout: Duration::from_secs(30),
+        ..quick()
+    };
+    let server = Server::start(limits).await;
+    let (mut send, connection) = h2(server.connect().await).await;
+    let in_flight = tokio::spawn(send.send_request(request("/slow")));
+    let (mut resting, rested) = h2(server.connect().await).await;
+    resting.send_request(request("/")).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+
+    server.turnover.send_replace(());
+    timeout(Duration::from_secs(1), rested)
+        .await
+        .expect("closed at once")
+        .unwrap()
+        .ok();
+    assert!(resting.send_request(request("/")).await.is_err());
+    assert!(send.send_request(request("/")).await.is_err());
+    let (mut later, _connection) = h2(server.connect().await).await;
+    later.send_request(request("/")).await.unwrap();
+
+    server.gate.notify_one();
+    let answer = in_flight.await.unwrap().unwrap();
+    assert_eq!(
+        answer.into_body().collect().await.unwrap().to_bytes(),
+        "at last"
+    );
+    timeout(Duration::from_secs(1), connection)
+        .await
+        .expect("closed after its last answer")
+        .unwrap()
+        .ok();
+    later.send_request(request("/")).await.unwrap();
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ pub(super) async fn attest(
         .try_acquire_owned()
         .map_err(|_full| ApiError::overloaded())?;
 
-    let models = app.models.identities();
+    let models = connection.models.identities();
     let binding = session_binding(&app, &connection, models.clone());
     let attester = Arc::clone(&app.attester);
     let own = Arc::clone(&connection.own);

@@ -34,7 +34,7 @@ pub(super) async fn chat(
     let body = app.body(request, app.limits.max_body_bytes).await?;
     let request = object::parse::<Fields>(&body)?.check()?;
     drop(body);
-    let model = app.model(&request.model)?;
+    let model = connection.model(&request.model)?;
     let most = app.limits.max_new_tokens;
     let max_tokens = request
         .chat

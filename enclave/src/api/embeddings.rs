@@ -29,7 +29,7 @@ pub(super) async fn embed(
     let body = app.body(request, app.limits.max_body_bytes).await?;
     let request = object::parse::<Fields>(&body)?.check(app.limits.max_batch_inputs)?;
     drop(body);
-    let model = app.model(&request.model)?;
+    let model = connection.model(&request.model)?;
     let permit = app
         .authorization
         .embed(&connection.caller.id, model.facts(), request.input.len())

@@ -58,7 +58,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let mut data = Vec::new();
     let mut refused = None;
-    for model in app.models.iter() {
+    for model in connection.models.iter() {
         match app.authorization.list(&connection.caller.id, model.facts()) {
             Ok(_permit) => data.push(Entry::from(model)),
             Err(denied) => refused = Some(denied),
@@ -80,7 +80,7 @@ pub(super) async fn one(
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(name) = path.map_err(|_not_utf8| ApiError::model_not_found())?;
-    let model = app.model(&name)?;
+    let model = connection.model(&name)?;
     app.authorization
         .list(&connection.caller.id, model.facts())
         .map_err(|denied| app.denied(denied))?;

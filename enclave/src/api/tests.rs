@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::models::Models;
 
 /// If any of this comes back in an error, a prompt would.
 const CANARY: &str = "zebra-canary-7431";
@@ -86,7 +87,6 @@ fn setup(policy: &str, limits: Limits, attester: Recorder) -> Setup {
         config_digest: Sha256Digest::of(b"config"),
         boot_id: BootId::from([7; 16]),
         authorization: Authorization::new(policy).unwrap(),
-        models: Arc::new(Models::new(Vec::new())),
         attester: Arc::<Recorder>::clone(&attester),
         evidence_slots: Arc::new(Semaphore::new(limits.evidence_in_flight)),
         bodies: Budget::mebibytes(limits.body_memory_mib),
@@ -100,6 +100,7 @@ fn setup(policy: &str, limits: Limits, attester: Recorder) -> Setup {
         exporter: [5; 32],
         caller: leaf("/app", 2),
         own: Arc::new(leaf("/enclave", 1)),
+        models: Models::new(Vec::new()).current(),
         attesting: Semaphore::new(1),
     });
     Setup {

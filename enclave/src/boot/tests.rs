@@ -48,22 +48,7 @@ impl Shop {
         };
         sealed_model::seal(&model, &folder.path().join("demo"), &options).unwrap();
 
-        let source = Endpoint::Unix(folder.path().join("models.sock"));
-        let listener = source.bind().await.unwrap();
-        let files = axum::Router::new()
-            .fallback(range)
-            .with_state(folder.path().to_owned());
-        let accept = move |stream: Stream| {
-            let files = files.clone();
-            async move { Ok::<_, std::io::Error>((stream, files)) }
-        };
-        let forever = std::future::pending();
-        tokio::spawn(transport::serve(
-            listener,
-            accept,
-            ServeLimits::default(),
-            forever,
-        ));
+        let source = serve_folder(folder.path()).await;
         Self {
             folder,
             signer,
@@ -88,6 +73,27 @@ impl Shop {
         change(&mut bytes);
         std::fs::write(path, bytes).unwrap();
     }
+}
+
+/// Serves the packages below `folder` as a host does.
+pub(crate) async fn serve_folder(folder: &std::path::Path) -> Endpoint {
+    let source = Endpoint::Unix(folder.join("models.sock"));
+    let listener = source.bind().await.unwrap();
+    let files = axum::Router::new()
+        .fallback(range)
+        .with_state(folder.to_owned());
+    let accept = move |stream: Stream| {
+        let files = files.clone();
+        async move { Ok::<_, std::io::Error>((stream, files)) }
+    };
+    let forever = std::future::pending();
+    tokio::spawn(transport::serve(
+        listener,
+        accept,
+        ServeLimits::default(),
+        forever,
+    ));
+    source
 }
 
 async fn range(State(root): State<PathBuf>, request: Request<Body>) -> Response<Body> {
@@ -129,7 +135,7 @@ async fn opened(model: ModelConfig) -> (String, u8, bool) {
     let broker = Refusing::default();
     let steps = Steps(Arc::new(Metrics::new().unwrap()));
     let now: Clock = Arc::new(|| UNIX_EPOCH);
-    let error = open(model, &Limits::default(), &broker, &now, &steps)
+    let error = open(&model, &Limits::default(), &broker, &now, &steps)
         .await
         .err()
         .unwrap();

@@ -25,6 +25,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) trustee: Option<TrusteeSection>,
     pub(super) models: Vec<ModelSection>,
+    #[serde(default)]
+    pub(super) reload: bool,
     pub(super) authorization: AuthorizationSection,
     #[serde(default)]
     pub(super) limits: Limits,

@@ -4,10 +4,25 @@ use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
 use identity::issue::{Authority, new_svid};
-use identity::{SpiffeId, TrustDomain};
+use identity::{SpiffeId, Svid, TrustDomain};
+use kbs_client::{BrokerFuture, KeyBroker, KeyBytes};
+use tokio::sync::Mutex;
 use tower::ServiceExt;
 
 use super::*;
+use crate::config::Limits;
+
+struct Nobody;
+
+impl KeyBroker for Nobody {
+    fn issue_svid<'a>(&'a self, _id: &'a SpiffeId) -> BrokerFuture<'a, Svid> {
+        Box::pin(async { Err(kbs_client::Error::Request("nobody")) })
+    }
+
+    fn data_key<'a>(&'a self, _id: &'a str) -> BrokerFuture<'a, KeyBytes> {
+        Box::pin(async { Err(kbs_client::Error::Request("nobody")) })
+    }
+}
 
 fn start() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
@@ -20,10 +35,23 @@ fn health(after: u64) -> Arc<Health> {
     let id = SpiffeId::new("spiffe://cloister.dev/enclave").unwrap();
     let credentials = Arc::new(Credentials::new());
     credentials.install(new_svid(&root, &id, Duration::from_secs(60), start()).unwrap());
+    let models = Arc::new(Models::new(Vec::new()));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let reload = Reload {
+        allowed: false,
+        configured: Vec::new(),
+        limits: Limits::default(),
+        broker: Arc::new(Nobody),
+        models: Arc::clone(&models),
+        metrics: Arc::clone(&metrics),
+        now: Arc::new(start),
+        one: Mutex::new(()),
+    };
     Arc::new(Health {
         credentials,
-        models: Arc::new(Models::new(Vec::new())),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        models,
+        metrics,
+        reload,
         draining: AtomicBool::new(false),
         now: Arc::new(move || start() + Duration::from_secs(after)),
     })
@@ -80,4 +108,19 @@ async fn metrics_say_whether_the_enclave_is_ready() {
 #[tokio::test]
 async fn there_is_nothing_else() {
     assert_eq!(get_text(&health(1), "/v1/models").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_reload_is_asked_for_by_post_and_its_refusal_says_why() {
+    let health = health(1);
+    assert_eq!(get_text(&health, "/reload").await.0, 405);
+    let request = Request::post("/reload").body(Body::empty()).unwrap();
+    let response = router(health).oneshot(request).await.unwrap();
+    assert_eq!(response.status().as_u16(), 403);
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    assert!(
+        answer["error"].as_str().unwrap().contains("reload = true"),
+        "{answer}"
+    );
 }

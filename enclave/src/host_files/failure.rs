@@ -15,8 +15,12 @@ pub(super) struct ReadError {
 pub(super) enum Failure {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
-    #[error("not an HTTP/1.1 answer, or the connection broke: {0}")]
-    Http(hyper::Error),
+    #[error("the connection broke before an answer came: {0}")]
+    Unanswered(io::Error),
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    #[error("not an HTTP/1.1 answer")]
+    NotHttp,
     #[error("no byte came for {} s", .0.as_secs_f32())]
     Stalled(Duration),
     #[error("not read within {} s", .0.as_secs_f32())]
@@ -37,19 +41,22 @@ pub(super) enum Failure {
     TooLong,
     #[error("ended before all bytes had come")]
     Cut,
-    #[error("the name does not fit into a request")]
-    Name,
     #[error("the offset is out of range")]
     Offset,
-    #[error("reading was stopped")]
-    Closed,
+    #[error("no connection became free")]
+    Busy,
 }
 
 impl Failure {
     /// Whether another attempt may help. A lie is not tried again.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Http(_) | Self::Stalled(_) | Self::Cut => true,
+            Self::Connect(_)
+            | Self::Unanswered(_)
+            | Self::Broken(_)
+            | Self::NotHttp
+            | Self::Stalled(_)
+            | Self::Cut => true,
             Self::Status(status) => *status == 429 || *status >= 500,
             _ => false,
         }
@@ -58,11 +65,11 @@ impl Failure {
     pub(super) fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Connect(error) => error.kind(),
-            Self::Stalled(_) | Self::Deadline(_) => io::ErrorKind::TimedOut,
-            Self::Http(_) | Self::Cut => io::ErrorKind::ConnectionAborted,
+            Self::Stalled(_) | Self::Deadline(_) | Self::Busy => io::ErrorKind::TimedOut,
+            Self::Unanswered(_) | Self::Broken(_) | Self::Cut => io::ErrorKind::ConnectionAborted,
             Self::Status(404) => io::ErrorKind::NotFound,
             Self::Short => io::ErrorKind::UnexpectedEof,
-            Self::Name | Self::Offset => io::ErrorKind::InvalidInput,
+            Self::Offset => io::ErrorKind::InvalidInput,
             _ => io::ErrorKind::InvalidData,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::time::sleep;
 
 use super::*;
 
@@ -300,7 +301,7 @@ fn a_host_that_never_delivers_is_given_up() {
     let cases: [(&'static [Trick], &str); 4] = [
         (&[Trick::Silent], "no byte came"),
         (&[Trick::HangsUp], "connection broke"),
-        (&[Trick::EndlessHead], "connection broke"),
+        (&[Trick::EndlessHead], "not an HTTP/1.1 answer"),
         (
             &[Trick::SaysAndHangsUp(
                 "HTTP/1.1 206 P\r\ncontent-range: bytes 0-9/36\r\ncontent-length: 10\r\n\r\n",

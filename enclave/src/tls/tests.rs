@@ -65,6 +65,7 @@ async fn served(domain: &Domain, own: Arc<Credentials>) -> Endpoint {
     let sessions = Sessions {
         acceptor: TlsAcceptor::from(config),
         credentials: own,
+        models: Arc::new(Models::new(Vec::new())),
         router: Router::new().route("/who", get(who)),
         metrics: Arc::new(Metrics::new().unwrap()),
         now: Arc::new(now),

@@ -23,6 +23,17 @@ pub(super) enum Dtype {
     Other,
 }
 
+impl Dtype {
+    /// What `bytes` of this type become in memory; nothing for what is never read.
+    pub(super) fn as_f32(self, bytes: u64) -> u64 {
+        match self {
+            Self::F32 => bytes,
+            Self::F16 | Self::Bf16 => bytes.saturating_mul(2),
+            Self::Other => 0,
+        }
+    }
+}
+
 /// Where a tensor lies.
 #[derive(Debug)]
 pub(super) struct Entry {

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use safetensors::tensor::Dtype as Format;
 use serde_json::json;
 
-use super::{Dtype, STAGING_BYTES, Weights, widen};
+use super::{Weights, widen};
 use crate::{
     LoadError,
     fixtures::{MemoryFiles, Random},
@@ -29,14 +29,14 @@ fn refusal(bytes: Vec<u8>) -> String {
 
 #[test]
 fn every_half_widens_exactly() {
-    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let all: Vec<u16> = (0..=u16::MAX).collect();
     let mut values = vec![0f32; 1 << 16];
-    widen(Dtype::F16, &bytes, &mut values);
+    widen::f16(&all, &mut values);
     for (bits, value) in (0..=u16::MAX).zip(&values) {
         let expected = f16::from_bits(bits).to_f32();
         assert!(value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan());
     }
-    widen(Dtype::Bf16, &bytes, &mut values);
+    widen::bf16(&all, &mut values);
     for (bits, value) in (0..=u16::MAX).zip(&values) {
         let expected = bf16::from_bits(bits).to_f32();
         assert!(value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan());
@@ -54,25 +54,61 @@ fn a_byte_range_beyond_all_numbers_is_refused_not_a_panic() {
     assert!(refusal(file(&header, 8)).contains("too far"));
 }
 
+/// More than one thread widens at a time, and odd.
+const LONG: usize = (1 << 19) + 17;
+
 #[test]
-fn tensors_longer_than_a_read_are_whole() {
-    for dtype in [Format::F32, Format::F16] {
+fn long_tensors_are_what_candle_reads() {
+    for dtype in [Format::F32, Format::F16, Format::BF16] {
         let mut random = Random::new(3);
         random.add("first", &[3], 0.0);
-        random.add("long", &[STAGING_BYTES / 2 + 17, 1], 0.0);
+        random.add("long", &[LONG, 1], 0.0);
         let bytes = random.safetensors(dtype);
         let theirs =
             candle_core::safetensors::load_buffer(&bytes, &candle_core::Device::Cpu).unwrap();
-        let ours = open(bytes)
-            .unwrap()
-            .get("long", &[STAGING_BYTES / 2 + 17, 1])
-            .unwrap();
+        let ours = open(bytes).unwrap().get("long", &[LONG, 1]).unwrap();
         let theirs = theirs["long"].to_dtype(candle_core::DType::F32).unwrap();
         assert_eq!(
             ours.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
             theirs.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         );
     }
+}
+
+#[test]
+fn what_was_read_ahead_is_what_is_read_and_is_let_go() {
+    let mut random = Random::new(5);
+    for name in ["a.x", "a.y", "b.x"] {
+        random.add(name, &[7, 3], 0.0);
+    }
+    let bytes = random.safetensors(Format::F16);
+    let (ahead, plain) = (open(bytes.clone()).unwrap(), open(bytes).unwrap());
+    ahead.preload(&["a."]).unwrap();
+    assert_eq!(ahead.ready().len(), 2);
+    for name in ["a.x", "b.x"] {
+        let values = |weights: &Weights| {
+            let tensor = weights.get(name, &[7, 3]).unwrap();
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(values(&ahead), values(&plain), "{name}");
+    }
+    assert!(ahead.get("a.y", &[3, 7]).is_err(), "another shape");
+    ahead.forget();
+    assert!(ahead.ready().is_empty());
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused_with_the_numbers_before_they_are_read() {
+    let mut random = Random::new(5);
+    random.add("a", &[10], 0.0);
+    random.add("b", &[6], 0.0);
+    let weights = open(random.safetensors(Format::BF16)).unwrap();
+    assert!(weights.fit(64).is_ok());
+    let error = weights.fit(63).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the weights take 64 bytes of memory as f32, 63 are available"
+    );
 }
 
 #[test]

@@ -8,9 +8,17 @@ use super::capped::{Capped, Exceeded};
 use crate::body::{SessionBody, boxed};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Which sealed model answered.
+const MODEL_DIGEST: HeaderName = HeaderName::from_static("x-cloister-model-digest");
 
 const OUTGOING: [HeaderName; 2] = [ACCEPT, CONTENT_TYPE];
-const INCOMING: [HeaderName; 4] = [CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_REQUEST_ID];
+const INCOMING: [HeaderName; 5] = [
+    CACHE_CONTROL,
+    CONTENT_TYPE,
+    RETRY_AFTER,
+    X_REQUEST_ID,
+    MODEL_DIGEST,
+];
 /// How much of a caller's budget is left; OpenAI clients read these.
 const INCOMING_PREFIX: &str = "x-ratelimit-";
 
@@ -51,6 +59,7 @@ mod tests {
             "server",
             "x-ratelimit-remaining-requests",
             "retry-after",
+            "x-cloister-model-digest",
             "access-control-allow-origin",
         ] {
             headers.insert(name.parse::<HeaderName>().unwrap(), "x".parse().unwrap());
@@ -63,6 +72,7 @@ mod tests {
             [
                 "content-type",
                 "retry-after",
+                "x-cloister-model-digest",
                 "x-ratelimit-remaining-requests"
             ]
         );

@@ -1,7 +1,6 @@
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-
-use tokio::fs::File;
 
 /// A package is a directory of files; a few levels more do no harm.
 const MAX_SEGMENTS: usize = 6;
@@ -29,8 +28,7 @@ impl Root {
         let relative = relative(path).ok_or(io::ErrorKind::InvalidInput)?;
         let root = self.0.clone();
         let opened = tokio::task::spawn_blocking(move || open(&root, &relative)).await;
-        let (file, size) = opened.map_err(io::Error::other)??;
-        Ok((File::from_std(file), size))
+        opened.map_err(io::Error::other)?
     }
 }
 
@@ -55,7 +53,7 @@ fn relative(path: &str) -> Option<PathBuf> {
         .then(|| segments.iter().collect())
 }
 
-fn open(root: &Path, relative: &Path) -> io::Result<(std::fs::File, u64)> {
+fn open(root: &Path, relative: &Path) -> io::Result<(File, u64)> {
     let absent = || io::Error::from(io::ErrorKind::NotFound);
     let path = match root.join(relative).canonicalize() {
         Ok(path) => path,
@@ -67,7 +65,7 @@ fn open(root: &Path, relative: &Path) -> io::Result<(std::fs::File, u64)> {
     if !path.starts_with(root) || !std::fs::metadata(&path)?.is_file() {
         return Err(absent());
     }
-    let file = std::fs::File::open(&path)?;
+    let file = File::open(&path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(absent());

@@ -1,5 +1,6 @@
 //! The keys of one run and what is made with them: SVIDs, sealed models, the broker's store. All are gone when it ends.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,8 @@ const BROKER_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What the SPIFFE authority gives callers; it rotates at half of it.
 const CALLER_TTL: Duration = Duration::from_secs(3600);
 
+/// What a run begins with.
+const FIRST_EPOCH: u64 = 1;
 /// A smaller model is sealed before anybody could read its progress.
 const WORTH_TELLING: u64 = 256 << 20;
 
@@ -76,7 +79,19 @@ pub(super) fn seal(
     now: SystemTime,
     say: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Sealed, Error> {
-    const EPOCH: u64 = 1;
+    let out = layout.packages().join(&model.name);
+    seal_as(&out, model, FIRST_EPOCH, keys, now, say)
+}
+
+/// Seals one model in the given epoch under a key of its own.
+pub(super) fn seal_as(
+    out: &Path,
+    model: &Model,
+    epoch: u64,
+    keys: &RunKeys,
+    now: SystemTime,
+    say: &(dyn Fn(&str) + Send + Sync),
+) -> Result<Sealed, Error> {
     let tenths = AtomicU64::new(0);
     let progress = |p: SealProgress<'_>| {
         let tenth = p.done.saturating_mul(10) / p.total.max(1);
@@ -86,21 +101,20 @@ pub(super) fn seal(
         }
     };
     let key = DataKey::generate()?;
-    let out = layout.packages().join(&model.name);
     let options = SealOptions {
         name: &model.name,
-        epoch: EPOCH,
+        epoch,
         key: &key,
         signer: &keys.publisher,
         created: now,
         progress: &progress,
     };
-    let manifest = tokio::task::block_in_place(|| sealed_model::seal(&model.dir, &out, &options))?;
+    let manifest = tokio::task::block_in_place(|| sealed_model::seal(&model.dir, out, &options))?;
     let bytes = std::fs::read(out.join(sealed_model::MANIFEST))
         .map_err(Error::io(out.display().to_string()))?;
     Ok(Sealed {
         name: model.name.clone(),
-        epoch: EPOCH,
+        epoch,
         key_id: manifest.key_id.clone(),
         manifest_sha256: Sha256Digest::of(&bytes),
         key: Zeroizing::new(*key.expose()),

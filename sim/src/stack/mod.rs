@@ -24,8 +24,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use attestation::{Pcrs, Sha256Digest};
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 pub use child::Child;
 pub use layout::Layout;
@@ -77,6 +79,8 @@ pub struct Options {
     pub relay_dials: Option<String>,
     /// Cedar policy of the enclave, instead of one that permits every caller of the run's trust domain.
     pub policy: Option<String>,
+    /// Whether the enclave's configuration lets newer packages replace its models.
+    pub reload: bool,
     /// Called with the layout when every file is written, before any program starts.
     pub before_start: Option<Hook>,
     /// Called between the programs' starts, for a progress display.
@@ -95,6 +99,7 @@ impl Options {
             gateway_dials: None,
             relay_dials: None,
             policy: None,
+            reload: false,
             before_start: None,
             progress: Arc::new(|_| {}),
             now,
@@ -136,6 +141,13 @@ impl Error {
     }
 }
 
+/// What [`Stack::publish`] made.
+pub struct Release {
+    pub manifest_sha256: Sha256Digest,
+    /// To look for where it must not be.
+    pub key: Zeroizing<[u8; 32]>,
+}
+
 /// A running service. Dropping it kills what is left of it; [`Stack::stop`] drains first.
 pub struct Stack {
     pub layout: Layout,
@@ -151,6 +163,8 @@ pub struct Stack {
     authority: watch::Sender<bool>,
     authority_task: tokio::task::JoinHandle<()>,
     port: u16,
+    keys: RunKeys,
+    now: Clock,
 }
 
 impl Stack {
@@ -221,7 +235,43 @@ impl Stack {
             authority_task,
             port: layout.port,
             layout,
+            keys,
+            now: options.now,
         })
+    }
+
+    /// Puts another release of a model in the place of the present one, as its owner would. Its key goes to the broker where
+    /// `release` is set.
+    ///
+    /// # Errors
+    /// A model that cannot be sealed, or a broker whose store cannot be written.
+    pub fn publish(&self, model: &Model, epoch: u64, release: bool) -> Result<Release, Error> {
+        let now = (self.now)();
+        let place = self.layout.packages().join(&model.name);
+        let fresh = self.layout.path(&format!("{}-{epoch}", model.name));
+        let sealed = keys::seal_as(&fresh, model, epoch, &self.keys, now, &|_| {})?;
+        if release {
+            let sealed = std::slice::from_ref(&sealed);
+            tokio::task::block_in_place(|| keys::fill_broker(&self.layout, sealed, now))?;
+        }
+        std::fs::remove_dir_all(&place)
+            .and_then(|()| std::fs::rename(&fresh, &place))
+            .map_err(Error::io(place.display().to_string()))?;
+        Ok(Release {
+            manifest_sha256: sealed.manifest_sha256,
+            key: sealed.key,
+        })
+    }
+
+    /// Asks the host to ask the enclave for newer models; status and answer.
+    ///
+    /// # Errors
+    /// The host does not answer.
+    pub async fn reload(&self) -> Result<(u16, Bytes), Error> {
+        let host = self.layout.control("host");
+        post_json(&host, "/reload", Bytes::new())
+            .await
+            .map_err(Error::io(host))
     }
 
     /// `http://127.0.0.1:PORT/v1`, what an OpenAI client takes as its base URL.

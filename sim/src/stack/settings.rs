@@ -43,7 +43,12 @@ pub(super) fn write(
     let policy = options.policy.as_deref().unwrap_or(POLICY);
     let publisher = keys.publisher.public()?.to_pem();
     let at = options.tee.endpoints(layout);
-    let enclave = enclave(&at, keys, sealed, &publisher, policy);
+    let mut enclave = enclave(&at, keys, sealed, &publisher, policy);
+    if options.reload
+        && let Some(settings) = enclave.as_object_mut()
+    {
+        settings.insert("reload".to_owned(), Value::Bool(true));
+    }
     let enclave_path = layout.write("enclave.toml", toml_text(&enclave)?.as_bytes())?;
     let measured =
         std::fs::read(&enclave_path).map_err(Error::io(enclave_path.display().to_string()))?;

@@ -23,6 +23,7 @@ pub(super) async fn run<F, Io, S, B>(
     handshake: F,
     http: &auto::Builder<TokioExecutor>,
     limits: ServeLimits,
+    mut turnover: watch::Receiver<()>,
     mut stopping: watch::Receiver<bool>,
 ) where
     F: Future<Output = io::Result<(Io, S)>>,
@@ -66,6 +67,7 @@ pub(super) async fn run<F, Io, S, B>(
         ended = connection.as_mut() => Some(ended),
         () = idle(activity, limits.idle_timeout) => None,
         () = aged(limits.max_age) => None,
+        () = turned_over(&mut turnover) => None,
         () = stopped(&mut stopping) => None,
     };
     let ended = match ended {
@@ -87,6 +89,13 @@ pub(super) async fn run<F, Io, S, B>(
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     if stopping.wait_for(|stop| *stop).await.is_err() {
         tracing::debug!("the accept loop is gone");
+    }
+}
+
+/// Resolves when what this connection was accepted for has been replaced; never where nobody is left to replace it.
+async fn turned_over(turnover: &mut watch::Receiver<()>) {
+    if turnover.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 
