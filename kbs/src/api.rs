@@ -18,7 +18,7 @@ mod reference;
 mod resource;
 mod svid;
 
-pub(crate) use reference::{digest, is_reference_id};
+pub(crate) use reference::is_reference_id;
 pub(crate) use resource::is_resource_path;
 
 use std::sync::Arc;
@@ -36,14 +36,18 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::desk::Desk;
+use crate::admin::AdminError;
+use crate::desk::{Case, Desk};
 use crate::refusal::{Kind, Refusal};
+use crate::store::Change;
 
 /// For a request's body to arrive; none is large.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// For a decision: five signatures, a policy of at most a second, one wait for the disk, and a queue before all that.
 const DECISION_TIME: Duration = Duration::from_secs(10);
 const COOKIE_NAME: &str = "kbs-session-id";
+/// Ours: the second administrator's approval, where the two-person rule asks for one.
+const APPROVAL: &str = "cloister-approval";
 
 pub(crate) fn router(desk: Arc<Desk>) -> Router {
     Router::new()
@@ -154,6 +158,49 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     scheme
         .eq_ignore_ascii_case("bearer")
         .then(|| token.trim().to_owned())
+}
+
+/// What an administrator sent to show that a change is allowed.
+struct AdminTokens {
+    first: Option<String>,
+    second: Option<String>,
+}
+
+impl AdminTokens {
+    fn of(headers: &HeaderMap) -> Self {
+        let second = headers.get(APPROVAL).and_then(|value| value.to_str().ok());
+        Self {
+            first: bearer(headers),
+            second: second.map(|token| token.trim().to_owned()),
+        }
+    }
+
+    /// The change with what it uses up, and who asked for it in `case`.
+    fn authorize(
+        &self,
+        desk: &Desk,
+        case: &mut Case,
+        change: Change,
+        kind: Kind,
+    ) -> Result<Change, Refusal> {
+        let (first, second) = (self.first.as_deref(), self.second.as_deref());
+        let digest = change.digest();
+        let authorized = desk.admins.authorize(first, second, digest, case.now);
+        let authorized = authorized.map_err(|error| admin_refusal(kind, error))?;
+        case.facts.admin = Some(authorized.names);
+        Ok(change.approved(authorized.approvals))
+    }
+}
+
+/// An administrator who is one is told what is missing.
+fn admin_refusal(kind: Kind, error: AdminError) -> Refusal {
+    let refusal = Refusal::new(kind, error);
+    match error {
+        AdminError::Second | AdminError::TooMany | AdminError::OtherChange => {
+            refusal.with_detail(format!("Admin authentication failed: {error}"))
+        }
+        _ => refusal,
+    }
 }
 
 fn json(value: &impl Serialize) -> Response {

@@ -1,22 +1,21 @@
 //! The command line.
 
+mod approve;
+mod log;
 mod policy;
 mod references;
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::config::{self, Config};
 use crate::error::Error;
-use crate::store::Record;
 use crate::{admin, init, offline, server};
 
 use policy::{AttestationPolicy, Policy};
@@ -24,6 +23,8 @@ use references::ReferenceValue;
 
 /// As over the network.
 const MAX_RESOURCE: u64 = 2 * 1024 * 1024;
+/// A token.
+const MAX_APPROVAL: u64 = 4 * 1024;
 
 /// The key broker.
 #[derive(Parser)]
@@ -57,8 +58,33 @@ enum Command {
     ReferenceValue(ReferenceValue),
     /// Print the public keys of tokens, for brokers that take them (a JWK set).
     Jwks(ConfigArg),
-    /// Print the release log and check its chain.
-    Log(ConfigArg),
+    /// Read and verify the release log.
+    #[command(subcommand)]
+    Log(log::Log),
+    /// Print an approval of one change, for the two-person rule.
+    Approve(approve::Approve),
+    /// Copy the database, as it is at one moment, to a new file; the broker may run.
+    Backup {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The new file. It opens under the same master key, which is not in it.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make the database, which must not exist, from a backup.
+    Restore {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+        /// Go on although the newest checkpoint signed entries that the backup lacks.
+        #[arg(long)]
+        accept_lost: bool,
+    },
+    /// Change the key that everything is encrypted under.
+    #[command(subcommand)]
+    MasterKey(MasterKey),
     /// Print a bearer token for the administrator's endpoints.
     AdminToken {
         /// The administrator's private key (PKCS#8 PEM).
@@ -77,6 +103,12 @@ struct ConfigArg {
     config: PathBuf,
 }
 
+impl ConfigArg {
+    fn load(&self) -> Result<Config, Error> {
+        Ok(Config::load(&self.config)?)
+    }
+}
+
 #[derive(Subcommand)]
 enum Resource {
     /// Store FILE under PATH.
@@ -87,6 +119,8 @@ enum Resource {
         path: String,
         /// The secret; `-` reads standard input.
         file: PathBuf,
+        #[command(flatten)]
+        approvals: Approvals,
     },
     /// Delete what is under PATH.
     Delete {
@@ -94,7 +128,35 @@ enum Resource {
         config: ConfigArg,
         /// As stored.
         path: String,
+        #[command(flatten)]
+        approvals: Approvals,
     },
+}
+
+/// Under the two-person rule, the files that two administrators made with `kbs approve`.
+#[derive(Args)]
+struct Approvals {
+    /// File with an administrator's approval of this change; give two under the two-person rule.
+    #[arg(long = "approval", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Approvals {
+    fn read(&self) -> Result<Vec<String>, Error> {
+        let read = |file: &PathBuf| {
+            let text = config::read(file, MAX_APPROVAL);
+            let text =
+                text.map_err(|problem| Error::Usage(format!("{}: {problem}", file.display())))?;
+            Ok(text.trim().to_owned())
+        };
+        self.files.iter().map(read).collect()
+    }
+}
+
+#[derive(Subcommand)]
+enum MasterKey {
+    /// Encrypt everything under a fresh key and put that in the key's file. Stop the broker first.
+    Rotate(ConfigArg),
 }
 
 impl Cli {
@@ -114,27 +176,60 @@ impl Cli {
                     dir.display()
                 ))
             }
-            Command::Resource(Resource::Put { config, path, file }) => {
-                let value = secret(&file)?;
-                offline::put_resource(&Config::load(&config.config)?, &path, &value, now())
+            Command::Resource(Resource::Put {
+                config,
+                path,
+                file,
+                approvals,
+            }) => {
+                let (value, approvals) = (secret(&file)?, approvals.read()?);
+                offline::approved_put(&config.load()?, &path, &value, &approvals, now())
             }
-            Command::Resource(Resource::Delete { config, path }) => {
-                offline::delete_resource(&Config::load(&config.config)?, &path, now())
-            }
+            Command::Resource(Resource::Delete {
+                config,
+                path,
+                approvals,
+            }) => offline::delete_resource(&config.load()?, &path, &approvals.read()?, now()),
             Command::Policy(command) => command.run(now()),
             Command::AttestationPolicy(command) => command.run(now()),
             Command::ReferenceValue(command) => command.run(now()),
-            Command::Jwks(ConfigArg { config }) => {
-                print(&format!("{}\n", offline::jwks(&Config::load(&config)?)?))
+            Command::Jwks(config) => print(&format!("{}\n", offline::jwks(&config.load()?)?)),
+            Command::Log(command) => command.run(),
+            Command::Approve(command) => command.run(now()),
+            Command::Backup { config, out } => {
+                let held = offline::backup(&config.load()?, &out)?;
+                let (entries, hash) = (held.entries, &held.hash);
+                print(&format!(
+                    "{}: {entries} entries, last hash {hash}; it opens under this master key only, keep the two apart\n",
+                    out.display()
+                ))
             }
-            Command::Log(ConfigArg { config }) => print_log(&Config::load(&config)?),
+            Command::Restore {
+                config,
+                from,
+                accept_lost,
+            } => {
+                let (held, lost) = offline::restore(&config.load()?, &from, accept_lost, now())?;
+                print(&format!(
+                    "restored {} entries, last hash {}, {lost} known to be lost\n",
+                    held.entries, held.hash
+                ))
+            }
+            Command::MasterKey(MasterKey::Rotate(config)) => {
+                let old = offline::rotate_master_key(&config.load()?, now())?;
+                print(&format!(
+                    "everything is under the new master key; the old one is {}: backups made until now need it, \
+                     delete it with the last of them\n",
+                    old.display()
+                ))
+            }
             Command::AdminToken { key, ttl_s } => {
                 let unusable =
                     || Error::Usage(format!("{}: not an Ed25519 PKCS#8 key", key.display()));
                 let pem = config::read(&key, 16 * 1024)
                     .map_err(|problem| Error::Usage(format!("{}: {problem}", key.display())))?;
-                let token =
-                    admin::token(&pem, Duration::from_secs(ttl_s), now()).ok_or_else(unusable)?;
+                let token = admin::token(&pem, None, Duration::from_secs(ttl_s), now())
+                    .ok_or_else(unusable)?;
                 print(&format!("{}\n", *token))
             }
         }
@@ -163,55 +258,6 @@ fn secret(file: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
         )));
     }
     Ok(value)
-}
-
-fn print_log(config: &Config) -> Result<(), Error> {
-    let mut last = String::from("none");
-    let mut entries = 0_u64;
-    let mut failed = None;
-    offline::read_log(config, |record| {
-        entries += 1;
-        last.clone_from(&record.hash);
-        if failed.is_none() {
-            failed = print(&line(record)).err();
-        }
-    })?;
-    failed.map_or(Ok(()), Err)?;
-    print(&format!(
-        "{entries} entries, chain unbroken, last hash {last}\n"
-    ))
-}
-
-/// One entry as `time seq outcome path name=value…`; what is unknown is left out.
-fn line(record: &Record) -> String {
-    let entry = &record.entry;
-    let since = Duration::from_millis(entry.time_ms.try_into().unwrap_or_default());
-    let time = UNIX_EPOCH.checked_add(since).map(OffsetDateTime::from);
-    let time = time
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default();
-    let mut line = format!("{time} {} {} {}", entry.seq, entry.outcome, entry.path);
-    for (name, value) in [
-        ("error", &entry.error_type),
-        ("pcr0", &entry.pcr0),
-        ("pcr1", &entry.pcr1),
-        ("pcr2", &entry.pcr2),
-        ("config", &entry.config_digest),
-        ("key", &entry.tee_key),
-        ("serial", &entry.serial),
-        ("reason", &entry.reason),
-    ] {
-        if let Some(value) = value {
-            let quoted = if value.contains(' ') {
-                format!("{value:?}")
-            } else {
-                value.clone()
-            };
-            line.push_str(&format!(" {name}={quoted}"));
-        }
-    }
-    line.push('\n');
-    line
 }
 
 fn print(text: &str) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The configuration file, and the keys and certificates it names.
 
+mod log;
 mod token;
 
 use std::fmt::Display;
@@ -14,10 +15,10 @@ use serde::Deserialize;
 use transport::Endpoint;
 use zeroize::Zeroizing;
 
-use crate::admin::AdminKeys;
 use crate::policy::{self, MAX_POLICY};
 use crate::store::MasterKey;
 
+pub use log::{Admin, Log};
 pub use token::Token;
 
 /// A page of text, and one line per accepted image.
@@ -45,6 +46,12 @@ pub struct Config {
     /// Ed25519 public keys (PEM) whose holders may store resources and policy over the network. None: nobody.
     #[serde(default)]
     pub admin_public_keys: Vec<String>,
+    /// As `admin_public_keys`, with the names that the release log has for them.
+    #[serde(default)]
+    pub admin: Vec<Admin>,
+    /// Changes of resources and policy need approvals by two of these keys.
+    #[serde(default)]
+    pub two_person: bool,
     /// `aws-nitro`, or the path of a root certificate (PEM).
     pub trust_anchor: String,
     /// Rego file, installed when the database holds no policy yet. Without either everything is denied.
@@ -53,6 +60,9 @@ pub struct Config {
     pub tls: Tls,
     /// Without it no SVIDs are issued.
     pub issuer: Option<Issuer>,
+    /// The release log's checkpoints.
+    #[serde(default)]
+    pub log: Log,
     /// Without it tokens are signed with a key that ends with the process.
     pub token: Option<Token>,
     /// Limits of the process.
@@ -160,6 +170,7 @@ impl Config {
             &mut config.tls.key,
         ];
         paths.extend(config.policy.as_mut());
+        paths.extend(config.log.checkpoint_file.as_mut());
         for issuer in config.issuer.iter_mut() {
             paths.extend([&mut issuer.chain, &mut issuer.key]);
         }
@@ -188,6 +199,18 @@ impl Config {
                 return Err(self.error(field, "has to be at least 1"));
             }
         }
+        for (field, value) in [
+            ("log.checkpoint_entries", self.log.checkpoint_entries),
+            ("log.checkpoint_s", self.log.checkpoint_s),
+        ] {
+            if value == 0 {
+                return Err(self.error(field, "has to be at least 1"));
+            }
+        }
+        if self.two_person && self.admin_public_keys.len() + self.admin.len() < 2 {
+            let problem = "asks for two persons; name at least two keys under [[admin]]";
+            return Err(self.error("two_person", problem));
+        }
         if let Some(issuer) = &self.issuer {
             if !(MIN_TTL_S..=MAX_TTL_S).contains(&issuer.ttl_s) {
                 let problem = format!("has to be {MIN_TTL_S} to {MAX_TTL_S}");
@@ -210,13 +233,6 @@ impl Config {
                 "master_key_file",
                 format!("{path}: {problem} (`kbs init` makes one)"),
             )
-        })
-    }
-
-    pub(crate) fn admin_keys(&self) -> Result<AdminKeys, ConfigError> {
-        AdminKeys::from_pems(&self.admin_public_keys).map_err(|index| {
-            let field = format!("admin_public_keys[{index}]");
-            self.error(&field, "is not an Ed25519 public key in PEM")
         })
     }
 

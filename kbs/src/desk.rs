@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::policy::PolicyEngine;
 use crate::refusal::{Kind, Refusal};
 use crate::session::{Challenges, Sessions};
-use crate::store::{Facts, NewEntry, Outcome, Store, StoreError};
+use crate::store::{Change, Facts, NewEntry, Outcome, Store, StoreError};
 use crate::token::TokenSigner;
 
 pub(crate) type Now = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -47,6 +47,13 @@ pub(crate) enum Granted {
     /// Nothing left that needs an entry: a challenge, a list of names.
     Plain(Response),
     Logged {
+        outcome: Outcome,
+        reason: Option<String>,
+        response: Response,
+    },
+    /// The change and its entry happen together or not at all.
+    Changed {
+        change: Change,
         outcome: Outcome,
         reason: Option<String>,
         response: Response,
@@ -107,49 +114,97 @@ impl Desk {
             facts: Facts::default(),
             now,
         };
-        let (outcome, error_type, reason, response) = match decide(self, &mut case) {
-            Ok(Granted::Plain(response)) => return response,
+        match decide(self, &mut case) {
+            Ok(Granted::Plain(response)) => response,
             Ok(Granted::Logged {
                 outcome,
                 reason,
                 response,
-            }) => (outcome, None, reason, response),
-            Err(refusal) => {
-                let (kind, reason) = (refusal.kind, refusal.reason.clone());
-                (
-                    Outcome::Refused,
-                    Some(kind),
-                    Some(reason),
-                    refusal.into_response(),
-                )
-            }
-        };
+            }) => self
+                .record(&case, outcome, reason.as_deref(), None, response)
+                .unwrap_or_else(|error| not_recorded(&error)),
+            Ok(Granted::Changed {
+                change,
+                outcome,
+                reason,
+                response,
+            }) => match self.record(&case, outcome, reason.as_deref(), Some(change), response) {
+                Ok(response) => response,
+                Err(StoreError::Absent) => {
+                    let refusal = Refusal::new(Kind::PluginInternalError, StoreError::Absent);
+                    self.refuse(&case, refusal)
+                }
+                Err(StoreError::ApprovalUsed) => {
+                    let refusal = Refusal::new(Kind::AdminAuthAccess, StoreError::ApprovalUsed);
+                    self.refuse(&case, refusal)
+                }
+                Err(StoreError::TooLarge) => {
+                    let refusal = Refusal::new(Kind::RvpsError, StoreError::TooLarge);
+                    self.refuse(&case, refusal)
+                }
+                Err(error) => not_recorded(&error),
+            },
+            Err(refusal) => self.refuse(&case, refusal),
+        }
+    }
+
+    fn refuse(&self, case: &Case, refusal: Refusal) -> Response {
+        let (kind, reason) = (refusal.kind, refusal.reason.clone());
+        let response = refusal.into_response();
         let entry = NewEntry {
-            outcome,
-            error_type,
+            outcome: Outcome::Refused,
+            error_type: Some(kind),
             path: &case.path,
             facts: &case.facts,
-            reason: reason.as_deref(),
+            reason: Some(&reason),
         };
-        match self.store.log(&entry, now) {
-            // What is only counted there would fill this log just as well.
-            Ok(false) => {}
-            Ok(true) => tracing::info!(
-                outcome = outcome.as_str(),
-                error_type = error_type.map_or("", Kind::as_str),
+        self.write(&entry, None, case.now)
+            .map_or_else(|error| not_recorded(&error), |()| response)
+    }
+
+    fn record(
+        &self,
+        case: &Case,
+        outcome: Outcome,
+        reason: Option<&str>,
+        change: Option<Change>,
+        response: Response,
+    ) -> Result<Response, StoreError> {
+        let entry = NewEntry {
+            outcome,
+            error_type: None,
+            path: &case.path,
+            facts: &case.facts,
+            reason,
+        };
+        self.write(&entry, change, case.now).map(|()| response)
+    }
+
+    fn write(
+        &self,
+        entry: &NewEntry<'_>,
+        change: Option<Change>,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        // What is only counted there would fill this log just as well.
+        if self.store.commit(entry, change, now)? {
+            tracing::info!(
+                outcome = entry.outcome.as_str(),
+                error_type = entry.error_type.map_or("", Kind::as_str),
                 path = entry.shown_path(),
                 reason = entry.shown_reason().unwrap_or_default(),
                 "decision"
-            ),
-            Err(error) => {
-                // What is in no log must not leave.
-                tracing::error!(%error, "the release log took no entry; answering that we cannot serve");
-                return Refusal::new(Kind::Unavailable, "").into_response();
-            }
+            );
         }
-        self.metrics.decided(outcome, error_type);
-        response
+        self.metrics.decided(entry.outcome, entry.error_type);
+        Ok(())
     }
+}
+
+/// What is in no log must not leave.
+fn not_recorded(error: &StoreError) -> Response {
+    tracing::error!(%error, "the release log took no entry; answering that we cannot serve");
+    Refusal::new(Kind::Unavailable, "").into_response()
 }
 
 /// The store failed: ours to repair, the peer's to wait.

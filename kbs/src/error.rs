@@ -57,7 +57,11 @@ impl Error {
         match self {
             Self::Config(_) | Self::Usage(_) => 64,
             Self::Store(
-                StoreError::MasterKey | StoreError::Schema { .. } | StoreError::TooLarge,
+                StoreError::MasterKey
+                | StoreError::Schema { .. }
+                | StoreError::TooLarge
+                | StoreError::InUse { .. }
+                | StoreError::OlderBackup { .. },
             ) => 64,
             Self::Store(_) | Self::Listen { .. } | Self::Stopped { .. } | Self::File { .. } => 69,
             Self::Tls(_) | Self::Crypto(_) => 70,

@@ -59,6 +59,10 @@ master_key_file = "master.key"
 # Holders of these keys may store resources and policy over the network.
 admin_public_keys = ["""
 {public}"""]
+# With names for the release log; two_person = true asks two of them for each change.
+# [[admin]]
+# name = "alice"
+# public_key = """…"""
 # aws-nitro, or the path of a root certificate whose evidence proves only what its owner wants.
 trust_anchor = "aws-nitro"
 # Installed when the database holds no policy yet. As written it denies everything.

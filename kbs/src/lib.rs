@@ -9,7 +9,7 @@
 //! - `desk`: runs each decision, logs it, and only then answers.
 //! - `evidence`, `tee_key`, `appraisal`, `token`, `policy`, `jwe`: from evidence to a secret wrapped to its key.
 //! - `issuer`: from a measurement to an X.509-SVID.
-//! - `store`: SQLite, the vault over it, and the hash-chained release log.
+//! - `store`: SQLite, the vault over it, and the release log with its one writer, chain and signed checkpoints.
 //! - `config`, `server`, `offline`, `dry_run`, `init`, `cli`: the program.
 
 mod admin;
@@ -34,9 +34,9 @@ mod store;
 mod tee_key;
 mod token;
 
-pub use config::{Config, ConfigError, Issuer, Limits, Mapping, Tls, Token};
+pub use config::{Admin, Config, ConfigError, Issuer, Limits, Log, Mapping, Tls, Token};
 pub use error::Error;
 pub use init::init;
 pub use refusal::Kind;
 pub use server::{Server, run};
-pub use store::{Broken, Entry, Outcome, Record, StoreError};
+pub use store::{Audited, Broken, Entry, LogPublicKey, NoteError, Outcome, Record, StoreError};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::routing::get;
@@ -12,15 +12,16 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use transport::{Endpoint, Listener, ServeLimits, Stream, serve};
 
+use crate::admin::AdminKeys;
 use crate::api;
 use crate::config::Config;
 use crate::desk::{Desk, Now};
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::offline;
+use crate::offline::{self, Told};
 use crate::policy::PolicyEngine;
 use crate::session::{Challenges, Sessions};
-use crate::store::Store;
+use crate::store::{Outcome, Store};
 
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Operators and their scrapers are few.
@@ -42,7 +43,8 @@ impl Server {
     /// # Errors
     /// See [`Error`].
     pub async fn bind(config: &Config, now: Now) -> Result<Self, Error> {
-        let store = Store::open(&config.database, &config.master_key()?)?;
+        let store = offline::open(config)?;
+        store.check_integrity(&config.database)?;
         let verifier = config.verifier()?;
         let admins = config.admin_keys()?;
         let issuer = config.authority()?;
@@ -50,9 +52,17 @@ impl Server {
         let tokens = config.token_signer()?;
         if store.policy()?.is_none() {
             let text = config.initial_policy()?;
-            offline::install_policy(&store, &text, "from the configuration", now())?;
+            if admins.two_person() {
+                // Whoever writes this file is one person.
+                tracing::warn!(
+                    "the two-person rule is on: the policy of the configuration is not installed, everything is \
+                     denied until `kbs policy set` or the network brings one with two approvals"
+                );
+            } else {
+                offline::install_policy(&store, &text, "configuration", now())?;
+            }
         }
-        announce(config, &verifier, &store)?;
+        announce(config, &verifier, &admins, &store, now())?;
         tracing::info!(
             key_id = tokens.key_id(),
             configured = config.token.is_some(),
@@ -135,6 +145,7 @@ impl Server {
             let (tls, router) = (tls.clone(), router.clone());
             async move { Ok((tls.accept(stream).await?, router)) }
         };
+        let desk = Arc::clone(&self.desk);
         let control = control_router(self.desk, self.credentials);
         let accept_control = move |stream: Stream| {
             let control = control.clone();
@@ -150,8 +161,11 @@ impl Server {
                 stop_of(stopping)
             ),
         );
+        // The last word on what this run did.
+        let signed = tokio::task::spawn_blocking(move || desk.store.checkpoint()).await;
         main.map_err(stopped("listen"))?;
-        control.map_err(stopped("control"))
+        control.map_err(stopped("control"))?;
+        Ok(signed.unwrap_or(Ok(()))?)
     }
 }
 
@@ -204,7 +218,15 @@ async fn ready(
 }
 
 /// What an operator should read before trusting this process.
-fn announce(config: &Config, verifier: &attestation::Verifier, store: &Store) -> Result<(), Error> {
+///
+/// The rules go into the log as well: whoever changes them later cannot have had others all along.
+fn announce(
+    config: &Config,
+    verifier: &attestation::Verifier,
+    admins: &AdminKeys,
+    store: &Store,
+    now: SystemTime,
+) -> Result<(), Error> {
     let anchor = verifier.anchor();
     if anchor.is_aws_nitro() {
         tracing::info!(root_sha256 = %anchor.fingerprint(), "evidence of AWS Nitro enclaves is accepted");
@@ -214,9 +236,26 @@ fn announce(config: &Config, verifier: &attestation::Verifier, store: &Store) ->
             "THE TRUST ANCHOR IS NOT AWS NITRO'S: evidence under this root proves only what its owner wants"
         );
     }
+    let rule = if admins.two_person() { "two" } else { "one" };
+    let reason = format!(
+        "version {}, trust anchor {}, {} administrators of whom a change needs {rule}",
+        env!("CARGO_PKG_VERSION"),
+        anchor.fingerprint(),
+        admins.len(),
+    );
+    let told = Told {
+        outcome: Outcome::Started,
+        path: "serve",
+        policy: None,
+        reason: Some(&reason),
+    };
+    told.commit(store, None, None, now)?;
+    store.checkpoint()?;
     let (entries, hash) = store.log_head()?;
-    tracing::info!(entries, hash, "release log");
-    if config.admin_public_keys.is_empty() {
+    let key = store.log_key().to_string();
+    let checkpoint = config.checkpoints().file.display().to_string();
+    tracing::info!(entries, hash, key, checkpoint, "release log");
+    if admins.len() == 0 {
         tracing::info!(
             "no administrator is named: resources and policy change only with `kbs resource` and `kbs policy`"
         );

@@ -129,7 +129,7 @@ async fn an_attestation_policy_that_fails_attests_nobody() {
         broker.assert_refused(&answer, "TokenNotFound");
     }
     // Taken away, what was before is again.
-    kbs::offline::remove_attestation_policy(&broker.config(), broker.now()).unwrap();
+    kbs::offline::remove_attestation_policy(&broker.config(), &[], broker.now()).unwrap();
     let (session, answer) = attest(&broker, pcrs()).await;
     answer.ok();
     broker.resource(KEY_ID, &session.headers()).await.ok();
@@ -161,13 +161,13 @@ async fn reference_values_are_read_as_they_were_set_and_null_otherwise() {
 
     // The command line sees the same, and changes it under a running broker.
     assert_eq!(kbs::offline::references(&broker.config()).unwrap()["a"], 2);
-    kbs::offline::set_references(&broker.config(), "{\"a\": 3}", broker.now()).unwrap();
+    kbs::offline::set_references(&broker.config(), "{\"a\": 3}", &[], broker.now()).unwrap();
     assert_eq!(read("a").await.json(), 3);
-    kbs::offline::delete_reference(&broker.config(), "a", broker.now()).unwrap();
+    kbs::offline::delete_reference(&broker.config(), "a", &[], broker.now()).unwrap();
     assert_eq!(read("a").await.json(), Value::Null);
-    assert!(kbs::offline::delete_reference(&broker.config(), "a", broker.now()).is_err());
+    assert!(kbs::offline::delete_reference(&broker.config(), "a", &[], broker.now()).is_err());
     for json in ["", "[]", "{}", "{\"a b\": 1}"] {
-        assert!(kbs::offline::set_references(&broker.config(), json, broker.now()).is_err());
+        assert!(kbs::offline::set_references(&broker.config(), json, &[], broker.now()).is_err());
     }
 }
 

@@ -490,7 +490,7 @@ async fn the_client_speaks_to_nobody_but_the_named_broker() {
     assert!(error.to_string().contains("not the broker"), "{error}");
     assert_eq!(
         broker.outcomes(),
-        ["stored", "policy-set"],
+        ["stored", "policy-set", "started"],
         "nothing was asked"
     );
     let client = broker.client_of(attester, BROKER_ID);

@@ -11,7 +11,7 @@ async fn an_attested_enclave_gets_its_key() {
     assert_eq!(key.expose(), SECRET);
     assert_eq!(
         broker.outcomes(),
-        ["stored", "policy-set", "attested", "released"]
+        ["stored", "policy-set", "started", "attested", "released"]
     );
     let entry = broker.last_entry();
     assert_eq!(entry.path, KEY_ID);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use attestation::Sha256Digest;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -10,11 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use serde::Deserialize;
 
-use super::{DECISION_TIME, bearer, empty, json};
-use crate::desk::{Case, Desk, Granted, store_failed};
+use super::{AdminTokens, DECISION_TIME, bearer, empty, json};
+use crate::desk::{Case, Desk, Granted};
 use crate::policy::{self, MAX_POLICY};
 use crate::refusal::{Kind, Refusal};
-use crate::store::Outcome;
+use crate::store::{Change, Outcome};
 
 const NAME: &str = "resource-policy";
 /// In base64, with its member's name.
@@ -42,7 +43,8 @@ pub(super) async fn replace(
         Ok(body) => body,
         Err(response) => return response,
     };
-    let decide = move |desk: &Desk, _: &mut Case| {
+    let tokens = AdminTokens::of(&headers);
+    let decide = move |desk: &Desk, case: &mut Case| {
         let unread = |reason: &str| Refusal::new(Kind::SerdeError, reason);
         let Ok(replacement) = serde_json::from_slice::<Replacement>(&body) else {
             return Err(unread("not {\"policy\": …}"));
@@ -54,13 +56,13 @@ pub(super) async fn replace(
             return Err(unread("policy is not UTF-8"));
         };
         policy::check(&text).map_err(|error| Refusal::new(Kind::ParsePolicyError, error))?;
-        desk.store
-            .put_policy(&text)
-            .map_err(|error| store_failed(&error))?;
-        let reason = format!("sha256 {}", attestation::Sha256Digest::of(text.as_bytes()));
-        Ok(Granted::Logged {
+        let change = Change::put_policy(&text);
+        let change = tokens.authorize(desk, case, change, Kind::AdminAuthAccess)?;
+        case.facts.policy_sha256 = Some(Sha256Digest::of(text.as_bytes()));
+        Ok(Granted::Changed {
+            change,
             outcome: Outcome::PolicySet,
-            reason: Some(reason),
+            reason: None,
             response: empty(),
         })
     };
@@ -72,7 +74,7 @@ pub(super) async fn list(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> R
     let bearer = bearer(&headers);
     let decide = move |desk: &Desk, case: &mut Case| {
         desk.admins
-            .check(bearer.as_deref(), case.now)
+            .may_read(bearer.as_deref(), case.now)
             .map_err(|error| Refusal::new(Kind::AdminAuthAccess, error))?;
         Ok(Granted::Plain(json(&[NAME])))
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use attestation::Sha256Digest;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -11,12 +12,12 @@ use http::{HeaderMap, Uri};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DECISION_TIME, bearer, empty, json};
+use super::{AdminTokens, DECISION_TIME, bearer, empty, json};
 use crate::appraisal::{POLICY_ID, References};
 use crate::desk::{Case, Desk, Granted, store_failed};
 use crate::policy::{self, MAX_POLICY};
 use crate::refusal::{Kind, Refusal};
-use crate::store::{Outcome, StoreError};
+use crate::store::{Change, Outcome, references_digest};
 
 const POLICY: &str = "attestation-policy";
 const REFERENCE: &str = "reference-value";
@@ -60,7 +61,8 @@ pub(super) async fn replace_policy(
         Ok(body) => body,
         Err(response) => return response,
     };
-    let decide = move |desk: &Desk, _: &mut Case| {
+    let tokens = AdminTokens::of(&headers);
+    let decide = move |desk: &Desk, case: &mut Case| {
         let unread = |reason: &str| Refusal::new(Kind::SerdeError, reason);
         let Ok(replacement) = serde_json::from_slice::<Replacement>(&body) else {
             return Err(unread("not {\"policy_id\": …, \"policy\": …}"));
@@ -76,13 +78,13 @@ pub(super) async fn replace_policy(
             return Err(unread("policy is not UTF-8"));
         };
         policy::check(&text).map_err(|error| Refusal::new(Kind::ParsePolicyError, error))?;
-        desk.store
-            .put_attestation_policy(&text)
-            .map_err(|error| store_failed(&error))?;
-        let reason = format!("sha256 {}", attestation::Sha256Digest::of(text.as_bytes()));
-        Ok(Granted::Logged {
+        let change = Change::put_attestation_policy(&text);
+        let change = tokens.authorize(desk, case, change, Kind::AdminAuthAccess)?;
+        case.facts.policy_sha256 = Some(Sha256Digest::of(text.as_bytes()));
+        Ok(Granted::Changed {
+            change,
             outcome: Outcome::PolicySet,
-            reason: Some(reason),
+            reason: None,
             response: empty(),
         })
     };
@@ -98,18 +100,17 @@ pub(super) async fn register(
         Ok(body) => body,
         Err(response) => return response,
     };
-    let decide = move |desk: &Desk, _: &mut Case| {
+    let tokens = AdminTokens::of(&headers);
+    let decide = move |desk: &Desk, case: &mut Case| {
         let values = values(&body).map_err(|reason| Refusal::new(Kind::RvpsError, reason))?;
-        let reason = format!("{} values, sha256 {}", values.len(), digest(&values));
-        let stored = desk.store.change_references(|references| {
-            references.extend(values);
-            true
-        });
-        stored.map_err(|error| match error {
-            StoreError::TooLarge => Refusal::new(Kind::RvpsError, error),
-            error => store_failed(&error),
-        })?;
-        Ok(Granted::Logged {
+        let reason = format!(
+            "{} values, sha256 {}",
+            values.len(),
+            references_digest(&values)
+        );
+        let change = Change::set_references(values);
+        Ok(Granted::Changed {
+            change: tokens.authorize(desk, case, change, Kind::AdminAuthAccess)?,
             outcome: Outcome::ReferenceSet,
             reason: Some(reason),
             response: empty(),
@@ -126,7 +127,7 @@ pub(super) async fn read(State(desk): State<Arc<Desk>>, uri: Uri, headers: Heade
     let id = id.to_owned();
     let decide = move |desk: &Desk, case: &mut Case| {
         desk.admins
-            .check(bearer.as_deref(), case.now)
+            .may_read(bearer.as_deref(), case.now)
             .map_err(|error| Refusal::new(Kind::AdminAuthAccess, error))?;
         let references = desk.store.references();
         let references = references.map_err(|error| store_failed(&error))?;
@@ -175,11 +176,6 @@ fn values(message: &[u8]) -> Result<References, &'static str> {
         );
     }
     Ok(values)
-}
-
-/// Of what was set, for the log.
-pub(crate) fn digest(values: &References) -> attestation::Sha256Digest {
-    attestation::Sha256Digest::of(&serde_json_canonicalizer::to_vec(values).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -3,18 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use attestation::Sha256Digest;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::{HeaderMap, Uri};
 
-use super::{DECISION_TIME, bearer, empty, json_bytes, session_id};
+use super::{AdminTokens, DECISION_TIME, bearer, empty, json_bytes, session_id};
 use crate::desk::{Case, Desk, Granted, store_failed};
 use crate::jwe;
 use crate::policy::{Decision, Question};
 use crate::refusal::{Kind, Refusal};
 use crate::session::SessionId;
-use crate::store::Outcome;
+use crate::store::{Change, Outcome};
 use crate::token::Claims;
 
 /// As stock brokers.
@@ -61,6 +62,7 @@ pub(super) async fn read(State(desk): State<Arc<Desk>>, uri: Uri, headers: Heade
         };
         let policy = desk.store.policy().map_err(|error| store_failed(&error))?;
         let policy = policy.as_deref().unwrap_or(crate::policy::DENY_ALL);
+        case.facts.policy_sha256 = Some(Sha256Digest::of(policy.as_bytes()));
         let question = Question {
             path: &segments,
             query: &query,
@@ -102,9 +104,9 @@ pub(super) async fn write(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let (path, bearer) = (path_of(&uri), bearer(&headers));
+    let (path, tokens) = (path_of(&uri), AdminTokens::of(&headers));
     // Before two megabytes are taken from a stranger.
-    if let Err(error) = desk.admins.check(bearer.as_deref(), (desk.now)()) {
+    if let Err(error) = desk.admins.check(tokens.first.as_deref(), (desk.now)()) {
         return super::refuse(
             desk,
             path,
@@ -123,10 +125,13 @@ pub(super) async fn write(
                 "not a resource path",
             ));
         }
-        desk.store
-            .put_resource(&case.path, &body)
-            .map_err(|error| store_failed(&error))?;
-        Ok(Granted::logged(Outcome::Stored, empty()))
+        let change = Change::put_resource(&case.path, &body);
+        Ok(Granted::Changed {
+            change: tokens.authorize(desk, case, change, Kind::AdminAuthInitialization)?,
+            outcome: Outcome::Stored,
+            reason: None,
+            response: empty(),
+        })
     };
     desk.handle(path, DECISION_TIME, decide).await
 }
@@ -136,19 +141,15 @@ pub(super) async fn delete(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let bearer = bearer(&headers);
+    let tokens = AdminTokens::of(&headers);
     let decide = move |desk: &Desk, case: &mut Case| {
-        desk.admins
-            .check(bearer.as_deref(), case.now)
-            .map_err(|error| Refusal::new(Kind::AdminAuthInitialization, error))?;
-        let deleted = desk
-            .store
-            .delete_resource(&case.path)
-            .map_err(|error| store_failed(&error))?;
-        if !deleted {
-            return Err(Refusal::new(Kind::PluginInternalError, "no such resource"));
-        }
-        Ok(Granted::logged(Outcome::Deleted, empty()))
+        let change = Change::delete_resource(&case.path);
+        Ok(Granted::Changed {
+            change: tokens.authorize(desk, case, change, Kind::AdminAuthInitialization)?,
+            outcome: Outcome::Deleted,
+            reason: None,
+            response: empty(),
+        })
     };
     desk.handle(path_of(&uri), DECISION_TIME, decide).await
 }

@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{ConfigArg, print};
-use crate::config::{self, Config};
+use super::{Approvals, ConfigArg, print};
+use crate::config;
 use crate::dry_run::{DryRun, Stored};
 use crate::error::Error;
 use crate::offline;
@@ -30,6 +30,8 @@ pub(super) enum Policy {
         config: ConfigArg,
         /// The policy.
         file: PathBuf,
+        #[command(flatten)]
+        approvals: Approvals,
     },
     /// Say what a policy would decide on a stored attestation document, and why. Touches no broker.
     ///
@@ -45,9 +47,16 @@ pub(super) enum AttestationPolicy {
         config: ConfigArg,
         /// The policy.
         file: PathBuf,
+        #[command(flatten)]
+        approvals: Approvals,
     },
     /// Remove it: tokens carry no trust claims any more.
-    Remove(ConfigArg),
+    Remove {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        approvals: Approvals,
+    },
 }
 
 #[derive(Args)]
@@ -88,9 +97,11 @@ pub(super) struct Test {
 impl Policy {
     pub(super) fn run(self, now: SystemTime) -> Result<(), Error> {
         match self {
-            Self::Set { config, file } => {
-                offline::set_policy(&Config::load(&config.config)?, &rego(&file)?, now)
-            }
+            Self::Set {
+                config,
+                file,
+                approvals,
+            } => offline::set_policy(&config.load()?, &rego(&file)?, &approvals.read()?, now),
             Self::Test(test) => test.run(),
         }
     }
@@ -99,12 +110,16 @@ impl Policy {
 impl AttestationPolicy {
     pub(super) fn run(self, now: SystemTime) -> Result<(), Error> {
         match self {
-            Self::Set { config, file } => {
-                let text = rego(&file)?;
-                offline::set_attestation_policy(&Config::load(&config.config)?, &text, now)
+            Self::Set {
+                config,
+                file,
+                approvals,
+            } => {
+                let (text, approvals) = (rego(&file)?, approvals.read()?);
+                offline::set_attestation_policy(&config.load()?, &text, &approvals, now)
             }
-            Self::Remove(ConfigArg { config }) => {
-                offline::remove_attestation_policy(&Config::load(&config)?, now)
+            Self::Remove { config, approvals } => {
+                offline::remove_attestation_policy(&config.load()?, &approvals.read()?, now)
             }
         }
     }
@@ -153,7 +168,7 @@ impl Test {
 }
 
 /// A policy that parses, so that a typing error is not taken for a refusal.
-fn rego(path: &Path) -> Result<String, Error> {
+pub(super) fn rego(path: &Path) -> Result<String, Error> {
     let at =
         |problem: &dyn std::fmt::Display| Error::Usage(format!("{}: {problem}", path.display()));
     let text = config::read(path, MAX_POLICY as u64).map_err(|error| at(&error))?;

@@ -1,12 +1,14 @@
 //! `kbs reference-value`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Subcommand;
+use zeroize::Zeroizing;
 
-use super::{ConfigArg, print};
-use crate::config::{self, Config};
+use super::{Approvals, ConfigArg, print};
+use crate::appraisal::References;
+use crate::config;
 use crate::error::Error;
 use crate::offline;
 
@@ -21,6 +23,8 @@ pub(super) enum ReferenceValue {
         config: ConfigArg,
         /// The values.
         file: PathBuf,
+        #[command(flatten)]
+        approvals: Approvals,
     },
     /// Delete the value ID.
     Delete {
@@ -28,6 +32,8 @@ pub(super) enum ReferenceValue {
         config: ConfigArg,
         /// As set.
         id: String,
+        #[command(flatten)]
+        approvals: Approvals,
     },
     /// Print all values.
     List(ConfigArg),
@@ -36,18 +42,33 @@ pub(super) enum ReferenceValue {
 impl ReferenceValue {
     pub(super) fn run(self, now: SystemTime) -> Result<(), Error> {
         match self {
-            Self::Set { config, file } => {
-                let json = config::read(&file, MAX_FILE)
-                    .map_err(|problem| Error::Usage(format!("{}: {problem}", file.display())))?;
-                offline::set_references(&Config::load(&config.config)?, &json, now)
+            Self::Set {
+                config,
+                file,
+                approvals,
+            } => {
+                let (json, approvals) = (json(&file)?, approvals.read()?);
+                offline::set_references(&config.load()?, &json, &approvals, now)
             }
-            Self::Delete { config, id } => {
-                offline::delete_reference(&Config::load(&config.config)?, &id, now)
-            }
-            Self::List(ConfigArg { config }) => {
-                let values = offline::references(&Config::load(&config)?)?;
+            Self::Delete {
+                config,
+                id,
+                approvals,
+            } => offline::delete_reference(&config.load()?, &id, &approvals.read()?, now),
+            Self::List(config) => {
+                let values = offline::references(&config.load()?)?;
                 print(&format!("{values:#}\n"))
             }
         }
     }
+}
+
+/// Reference values in a file.
+pub(super) fn values(file: &Path) -> Result<References, Error> {
+    offline::parse_references(&json(file)?)
+}
+
+fn json(file: &Path) -> Result<Zeroizing<String>, Error> {
+    config::read(file, MAX_FILE)
+        .map_err(|problem| Error::Usage(format!("{}: {problem}", file.display())))
 }

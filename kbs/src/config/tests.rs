@@ -95,11 +95,64 @@ fn values_that_cannot_work_are_refused() {
             format!("{GOOD}[limits]\nmax_sessions = 0\n"),
             "limits.max_sessions",
         ),
+        (
+            format!("{GOOD}[log]\ncheckpoint_entries = 0\n"),
+            "log.checkpoint_entries",
+        ),
+        (
+            format!("{GOOD}[log]\ncheckpoint_s = 0\n"),
+            "log.checkpoint_s",
+        ),
+        (format!("two_person = true\n{GOOD}"), "two_person"),
+        (
+            format!("two_person = true\n{GOOD}{}", admin("alice", "any")),
+            "two_person",
+        ),
         (GOOD.replace("tcp://127.0.0.1:8443", "http://x"), "line 2"),
     ] {
         let error = refused(&text);
         assert!(error.contains(words), "{words}: {error}");
     }
+}
+
+fn admin(name: &str, public: &str) -> String {
+    format!("[[admin]]\nname = \"{name}\"\npublic_key = '''{public}'''\n")
+}
+
+#[test]
+fn administrators_have_plain_names_and_a_key_each() {
+    let key = || crate::admin::generate_key().unwrap().1;
+    let (one, other) = (key(), key());
+    let found = |admins: &[(&str, &str)]| {
+        let admins: String = admins.iter().map(|(name, key)| admin(name, key)).collect();
+        let config = load(&format!("two_person = true\n{GOOD}{admins}")).unwrap();
+        config.admin_keys().err().map(|error| error.to_string())
+    };
+    assert_eq!(found(&[("alice", &one), ("bob@example.org", &other)]), None);
+    for (admins, field) in [
+        ([("alice", one.as_str()), ("bob", &one)], "admin[1]"),
+        ([("alice", &one), ("alice", &other)], "admin[1]"),
+        ([("alice", "no key"), ("bob", &other)], "admin[0]"),
+        (
+            [("alice and bob", &one), ("carol", &other)],
+            "admin[0].name",
+        ),
+        ([("", &one), ("carol", &other)], "admin[0].name"),
+    ] {
+        let error = found(&admins).unwrap();
+        assert!(error.contains(field), "{field}: {error}");
+    }
+}
+
+#[test]
+fn the_checkpoint_file_is_beside_the_database_unless_it_is_named() {
+    let config = load(GOOD).unwrap();
+    let dir = config.file.parent().unwrap();
+    assert_eq!(config.checkpoints().file, dir.join("kbs.sqlite.checkpoint"));
+    let config = load(&format!("{GOOD}[log]\ncheckpoint_file = \"kept/newest\"\n")).unwrap();
+    let dir = config.file.parent().unwrap();
+    assert_eq!(config.checkpoints().file, dir.join("kept/newest"));
+    assert_eq!(config.checkpoints().entries, 1000);
 }
 
 #[test]

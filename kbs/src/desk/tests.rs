@@ -6,19 +6,24 @@ use axum::body::Body;
 use http::StatusCode;
 
 use super::*;
-use crate::store::MasterKey;
+use crate::store::{Checkpoints, MasterKey};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn desk(database: &Path) -> Arc<Desk> {
     Arc::new(Desk {
-        store: Store::open(database, &MasterKey::generate().unwrap()).unwrap(),
+        store: Store::open(
+            database,
+            &MasterKey::generate().unwrap(),
+            Checkpoints::beside(database),
+        )
+        .unwrap(),
         sessions: Sessions::new(1),
         challenges: Challenges::new(1),
         verifier: Verifier::new(TrustAnchor::aws_nitro()),
         policy: PolicyEngine::default(),
         tokens: TokenSigner::generate().unwrap(),
-        admins: AdminKeys::from_pems(&[]).unwrap(),
+        admins: AdminKeys::new([], false).unwrap(),
         issuer: None,
         metrics: Metrics::default(),
         slots: Arc::new(Semaphore::new(1)),

@@ -2,29 +2,39 @@
 
 use std::time::SystemTime;
 
-use super::{log, open};
-use crate::api::{digest, is_reference_id};
+use super::{Told, inspect, make};
+use crate::api::is_reference_id;
 use crate::appraisal::References;
 use crate::config::Config;
 use crate::error::Error;
 use crate::policy;
-use crate::store::Outcome;
+use crate::store::{self, Change, Outcome};
+
+const ATTESTATION_POLICY: &str = "attestation-policy";
+const REFERENCE_VALUE: &str = "reference-value";
 
 /// Replaces the attestation policy; a running broker uses it from the next request on.
 ///
 /// # Errors
 /// See [`Error`]; also when the policy does not parse.
-pub fn set_attestation_policy(config: &Config, text: &str, now: SystemTime) -> Result<(), Error> {
+pub fn set_attestation_policy(
+    config: &Config,
+    text: &str,
+    approvals: &[String],
+    now: SystemTime,
+) -> Result<(), Error> {
     policy::check(text).map_err(|error| Error::Usage(error.to_string()))?;
-    let store = open(config)?;
-    store.put_attestation_policy(text)?;
-    let sha256 = attestation::Sha256Digest::of(text.as_bytes());
-    let reason = format!("on the command line, sha256 {sha256}");
-    log(
-        &store,
-        Outcome::PolicySet,
-        "attestation-policy",
-        &reason,
+    let told = Told {
+        outcome: Outcome::PolicySet,
+        path: ATTESTATION_POLICY,
+        policy: Some(text),
+        reason: None,
+    };
+    make(
+        config,
+        Change::put_attestation_policy(text),
+        told,
+        approvals,
         now,
     )
 }
@@ -33,17 +43,22 @@ pub fn set_attestation_policy(config: &Config, text: &str, now: SystemTime) -> R
 ///
 /// # Errors
 /// See [`Error`]; also when there is none.
-pub fn remove_attestation_policy(config: &Config, now: SystemTime) -> Result<(), Error> {
-    let store = open(config)?;
-    if !store.delete_attestation_policy()? {
-        return Err(Error::Usage("there is no attestation policy".to_owned()));
-    }
-    let reason = "removed on the command line";
-    log(
-        &store,
-        Outcome::PolicySet,
-        "attestation-policy",
-        reason,
+pub fn remove_attestation_policy(
+    config: &Config,
+    approvals: &[String],
+    now: SystemTime,
+) -> Result<(), Error> {
+    let told = Told {
+        outcome: Outcome::PolicySet,
+        path: ATTESTATION_POLICY,
+        policy: None,
+        reason: Some("removed"),
+    };
+    make(
+        config,
+        Change::delete_attestation_policy(),
+        told,
+        approvals,
         now,
     )
 }
@@ -52,7 +67,52 @@ pub fn remove_attestation_policy(config: &Config, now: SystemTime) -> Result<(),
 ///
 /// # Errors
 /// See [`Error`]; also when `json` is no such object.
-pub fn set_references(config: &Config, json: &str, now: SystemTime) -> Result<(), Error> {
+pub fn set_references(
+    config: &Config,
+    json: &str,
+    approvals: &[String],
+    now: SystemTime,
+) -> Result<(), Error> {
+    let values = parse_references(json)?;
+    let reason = format!(
+        "{} values, sha256 {}",
+        values.len(),
+        store::references_digest(&values)
+    );
+    let told = Told {
+        outcome: Outcome::ReferenceSet,
+        path: REFERENCE_VALUE,
+        policy: None,
+        reason: Some(&reason),
+    };
+    make(config, Change::set_references(values), told, approvals, now)
+}
+
+/// Deletes one reference value.
+///
+/// # Errors
+/// See [`Error`]; also when there is none of this ID.
+pub fn delete_reference(
+    config: &Config,
+    id: &str,
+    approvals: &[String],
+    now: SystemTime,
+) -> Result<(), Error> {
+    let reason = format!("deleted: {id}");
+    let told = Told {
+        outcome: Outcome::ReferenceSet,
+        path: REFERENCE_VALUE,
+        policy: None,
+        reason: Some(&reason),
+    };
+    make(config, Change::delete_reference(id), told, approvals, now)
+}
+
+/// Reference values from a JSON object of them.
+///
+/// # Errors
+/// It is none, or names one by an ID that cannot be asked for.
+pub(crate) fn parse_references(json: &str) -> Result<References, Error> {
     let values: References = serde_json::from_str(json)
         .map_err(|error| Error::Usage(format!("not a JSON object of reference values: {error}")))?;
     if let Some(id) = values.keys().find(|id| !is_reference_id(id)) {
@@ -63,42 +123,7 @@ pub fn set_references(config: &Config, json: &str, now: SystemTime) -> Result<()
     if values.is_empty() {
         return Err(Error::Usage("there is no value in it".to_owned()));
     }
-    let store = open(config)?;
-    let reason = format!(
-        "on the command line, {} values, sha256 {}",
-        values.len(),
-        digest(&values)
-    );
-    store.change_references(|references| {
-        references.extend(values);
-        true
-    })?;
-    log(
-        &store,
-        Outcome::ReferenceSet,
-        "reference-value",
-        &reason,
-        now,
-    )
-}
-
-/// Deletes one reference value.
-///
-/// # Errors
-/// See [`Error`]; also when there is none of this ID.
-pub fn delete_reference(config: &Config, id: &str, now: SystemTime) -> Result<(), Error> {
-    let store = open(config)?;
-    if !store.change_references(|references| references.shift_remove(id).is_some())? {
-        return Err(Error::Usage(format!("there is no reference value `{id}`")));
-    }
-    let reason = format!("deleted on the command line: {id}");
-    log(
-        &store,
-        Outcome::ReferenceSet,
-        "reference-value",
-        &reason,
-        now,
-    )
+    Ok(values)
 }
 
 /// All reference values, as a JSON object.
@@ -106,7 +131,7 @@ pub fn delete_reference(config: &Config, id: &str, now: SystemTime) -> Result<()
 /// # Errors
 /// See [`Error`].
 pub fn references(config: &Config) -> Result<serde_json::Value, Error> {
-    Ok(serde_json::Value::Object(open(config)?.references()?))
+    Ok(serde_json::Value::Object(inspect(config)?.references()?))
 }
 
 /// The published keys of tokens (RFC 7517), as JSON: what `/.well-known/jwks.json` answers.

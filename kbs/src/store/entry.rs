@@ -2,7 +2,7 @@
 
 use attestation::{Pcrs, Sha256Digest};
 use rusqlite::Row;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::refusal::Kind;
 
@@ -32,6 +32,12 @@ pub enum Outcome {
     ReferenceSet,
     /// Decisions that let nothing out, counted instead of listed.
     Suppressed,
+    /// The broker began to serve, under these rules.
+    Started,
+    /// Everything was encrypted anew, under another master key.
+    KeyRotated,
+    /// The database was restored from a backup; what came after the backup is not in this log.
+    Restored,
 }
 
 impl Outcome {
@@ -48,6 +54,9 @@ impl Outcome {
             Self::PolicySet => "policy-set",
             Self::ReferenceSet => "reference-set",
             Self::Suppressed => "suppressed",
+            Self::Started => "started",
+            Self::KeyRotated => "key-rotated",
+            Self::Restored => "restored",
         }
     }
 }
@@ -62,6 +71,10 @@ pub(crate) struct Facts {
     /// Thumbprint of the recipient key (RFC 7638), or SHA-256 of the certified public key.
     pub(crate) tee_key: Option<Sha256Digest>,
     pub(crate) serial: Option<String>,
+    /// Of the policy that decided, or that was set.
+    pub(crate) policy_sha256: Option<Sha256Digest>,
+    /// Who asked for a change: names of administrators' keys.
+    pub(crate) admin: Option<String>,
 }
 
 pub(crate) struct NewEntry<'a> {
@@ -73,7 +86,8 @@ pub(crate) struct NewEntry<'a> {
 }
 
 /// One entry, as hashed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Entry {
     /// 1, 2, 3, ….
@@ -100,6 +114,13 @@ pub struct Entry {
     pub serial: Option<String>,
     /// Why, for the operator; the peer is not told.
     pub reason: Option<String>,
+    /// SHA-256 in hex of the policy that decided, or that was set. Absent from the hash where it is unknown, as in
+    /// databases of schema 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_sha256: Option<String>,
+    /// Who changed something: names of administrators' keys. In the hash as `policy_sha256` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
     /// `hash` of the entry before, or zeros.
     pub prev: String,
 }
@@ -137,13 +158,14 @@ impl NewEntry<'_> {
 }
 
 impl Entry {
-    pub(super) fn new(seq: i64, time_ms: i64, new: &NewEntry<'_>, prev: String) -> Self {
+    /// Its place in the log is given by who appends it.
+    pub(super) fn draft(time_ms: i64, new: &NewEntry<'_>) -> Self {
         let pcr = |index: u8| {
             let pcrs = new.facts.pcrs.as_ref()?;
             pcrs.get(&index).map(ToString::to_string)
         };
         Self {
-            seq,
+            seq: 0,
             time_ms,
             outcome: new.outcome.as_str().to_owned(),
             error_type: new.error_type.map(|kind| kind.as_str().to_owned()),
@@ -155,7 +177,9 @@ impl Entry {
             tee_key: new.facts.tee_key.map(|digest| digest.to_string()),
             serial: new.facts.serial.clone(),
             reason: new.shown_reason(),
-            prev,
+            policy_sha256: new.facts.policy_sha256.map(|digest| digest.to_string()),
+            admin: new.facts.admin.clone(),
+            prev: String::new(),
         }
     }
 
@@ -173,6 +197,8 @@ impl Entry {
             tee_key: row.get("tee_key")?,
             serial: row.get("serial")?,
             reason: row.get("reason")?,
+            policy_sha256: row.get("policy_sha256")?,
+            admin: row.get("admin")?,
             prev: row.get("prev")?,
         })
     }

@@ -1,9 +1,10 @@
 //! The attestation policy and its reference values, encrypted as resources are: they decide about them.
 
-use rusqlite::{OptionalExtension as _, TransactionBehavior};
+use attestation::Sha256Digest;
 
+use super::change::Change;
 use super::vault::Kind;
-use super::{Store, StoreError};
+use super::{Store, StoreError, read};
 use crate::appraisal::{POLICY_ID, References};
 
 /// All reference values together, as JSON: a thousand images fit.
@@ -11,7 +12,13 @@ pub(crate) const MAX_REFERENCES: usize = 1024 * 1024;
 
 impl Store {
     pub(crate) fn attestation_policy(&self) -> Result<Option<String>, StoreError> {
-        let Some(text) = self.read(Kind::AttestationPolicy, POLICY_ID)? else {
+        let text = read(
+            &self.reader(),
+            &self.vault,
+            Kind::AttestationPolicy,
+            POLICY_ID,
+        )?;
+        let Some(text) = text else {
             return Ok(None);
         };
         match String::from_utf8(text.to_vec()) {
@@ -20,69 +27,64 @@ impl Store {
         }
     }
 
-    pub(crate) fn put_attestation_policy(&self, text: &str) -> Result<(), StoreError> {
-        self.write(Kind::AttestationPolicy, POLICY_ID, text.as_bytes())
-    }
-
-    /// Whether there was one.
-    pub(crate) fn delete_attestation_policy(&self) -> Result<bool, StoreError> {
-        let deleted = self.connection().execute(
-            "DELETE FROM secret WHERE kind = ?1 AND name = ?2",
-            (Kind::AttestationPolicy.as_str(), POLICY_ID),
-        )?;
-        Ok(deleted > 0)
-    }
-
     /// All of them.
     pub(crate) fn references(&self) -> Result<References, StoreError> {
-        self.read(Kind::References, "")?
+        read(&self.reader(), &self.vault, Kind::References, "")?
             .map_or_else(|| Ok(References::new()), |json| parse(&json))
     }
+}
 
-    /// Changes them in one step, whoever else does; `change` says whether it did. Gives back what it said.
-    ///
-    /// # Errors
-    /// [`StoreError::TooLarge`] when they would take more than a megabyte.
-    pub(crate) fn change_references(
-        &self,
-        change: impl FnOnce(&mut References) -> bool,
-    ) -> Result<bool, StoreError> {
-        let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let row = (Kind::References.as_str(), "");
-        let sealed: Option<Vec<u8>> = transaction
-            .query_row(
-                "SELECT sealed FROM secret WHERE kind = ?1 AND name = ?2",
-                row,
-                |row| row.get(0),
-            )
-            .optional()?;
-        let mut references = match sealed {
-            Some(sealed) => {
-                let json = self.vault.open(Kind::References, "", sealed);
-                parse(&json.ok_or(StoreError::Tampered)?)?
-            }
-            None => References::new(),
-        };
-        if !change(&mut references) {
-            return Ok(false);
-        }
-        let json = serde_json::to_vec(&references).unwrap_or_default();
-        if json.len() > MAX_REFERENCES {
-            return Err(StoreError::TooLarge);
-        }
-        let sealed = self
-            .vault
-            .seal(Kind::References, "", &json)
-            .ok_or(StoreError::Seal)?;
-        transaction.execute(
-            "INSERT INTO secret (kind, name, sealed) VALUES (?1, ?2, ?3)
-             ON CONFLICT (kind, name) DO UPDATE SET sealed = excluded.sealed",
-            (row.0, row.1, sealed),
-        )?;
-        transaction.commit()?;
-        Ok(true)
+impl Change {
+    pub(crate) fn put_attestation_policy(text: &str) -> Self {
+        Self::put(Kind::AttestationPolicy, POLICY_ID, text.as_bytes())
     }
+
+    pub(crate) fn delete_attestation_policy() -> Self {
+        Self::delete(Kind::AttestationPolicy, POLICY_ID)
+    }
+
+    /// Others stay as they are. What is approved is the canonical JSON of `values`.
+    ///
+    /// [`StoreError::TooLarge`] when all would take more than a megabyte.
+    pub(crate) fn set_references(values: References) -> Self {
+        let sha256 = references_digest(&values);
+        Self::edit(Kind::References, "", Some(sha256), move |references| {
+            references.extend(values.clone());
+            Ok(())
+        })
+    }
+
+    /// [`StoreError::Absent`] when there is none of this ID.
+    pub(crate) fn delete_reference(id: &str) -> Self {
+        let id = id.to_owned();
+        Self::edit(Kind::References, &id.clone(), None, move |references| {
+            let removed = references.shift_remove(&id);
+            removed.map(drop).ok_or(StoreError::Absent)
+        })
+    }
+
+    fn edit(
+        kind: Kind,
+        approved: &str,
+        sha256: Option<Sha256Digest>,
+        change: impl Fn(&mut References) -> Result<(), StoreError> + Send + 'static,
+    ) -> Self {
+        let edit = move |before: Option<&[u8]>| {
+            let mut references = before.map_or_else(|| Ok(References::new()), parse)?;
+            change(&mut references)?;
+            let json = serde_json::to_vec(&references).unwrap_or_default();
+            if json.len() > MAX_REFERENCES {
+                return Err(StoreError::TooLarge);
+            }
+            Ok(json)
+        };
+        Self::rewrite(kind, "", approved, sha256, Box::new(edit))
+    }
+}
+
+/// Of what is set, for approvals and the log.
+pub(crate) fn references_digest(values: &References) -> Sha256Digest {
+    Sha256Digest::of(&serde_json_canonicalizer::to_vec(values).unwrap_or_default())
 }
 
 fn parse(json: &[u8]) -> Result<References, StoreError> {

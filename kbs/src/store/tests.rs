@@ -23,7 +23,15 @@ impl Fixture {
     }
 
     fn open(&self) -> Store {
-        Store::open(&self.path(), &self.key).unwrap()
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Store, StoreError> {
+        Store::open(&self.path(), &self.key, Checkpoints::beside(&self.path()))
+    }
+
+    fn checkpoint_file(&self) -> PathBuf {
+        Checkpoints::beside(&self.path()).file
     }
 
     /// Somebody else's hands in the file.
@@ -31,7 +39,8 @@ impl Fixture {
         let connection = Connection::open(self.path()).unwrap();
         connection
             .execute_batch(
-                "DROP TRIGGER release_log_keeps_rows; DROP TRIGGER release_log_keeps_values;",
+                "DROP TRIGGER IF EXISTS release_log_keeps_rows; DROP TRIGGER IF EXISTS release_log_keeps_values;
+                 DROP TRIGGER IF EXISTS log_checkpoint_keeps_rows; DROP TRIGGER IF EXISTS log_checkpoint_keeps_values;",
             )
             .unwrap();
         connection.execute_batch(sql).unwrap();
@@ -48,6 +57,8 @@ fn released(path: &str) -> NewEntry<'_> {
         tee_key: Some(attestation::Sha256Digest::of(b"key")),
         fresh: true,
         serial: None,
+        policy_sha256: Some(attestation::Sha256Digest::of(b"policy")),
+        admin: None,
     });
     NewEntry {
         outcome: Outcome::Released,
@@ -59,6 +70,30 @@ fn released(path: &str) -> NewEntry<'_> {
 }
 
 const NOW: SystemTime = UNIX_EPOCH;
+
+impl Store {
+    fn log(&self, entry: &NewEntry<'_>, now: SystemTime) -> Result<bool, StoreError> {
+        self.commit(entry, None, now)
+    }
+}
+
+/// A change with its entry, as an administrator's request makes it.
+fn change(store: &Store, outcome: Outcome, change: Change) -> Result<(), StoreError> {
+    let entry = NewEntry {
+        outcome,
+        error_type: None,
+        path: "models/a/epoch-1",
+        facts: &Facts::default(),
+        reason: None,
+    };
+    store
+        .commit(&entry, Some(change), NOW)
+        .map(|listed| assert!(listed))
+}
+
+fn put(store: &Store, path: &str, value: &[u8]) {
+    change(store, Outcome::Stored, Change::put_resource(path, value)).unwrap();
+}
 
 fn entries(store: &Store) -> Vec<Record> {
     let mut records = Vec::new();
@@ -80,9 +115,14 @@ fn what_is_stored_comes_back_after_a_restart() {
     let fixture = Fixture::new();
     let store = fixture.open();
     assert!(store.resource("models/a/epoch-1").unwrap().is_none());
-    store.put_resource("models/a/epoch-1", b"old").unwrap();
-    store.put_resource("models/a/epoch-1", b"secret").unwrap();
-    store.put_policy("package policy\n").unwrap();
+    put(&store, "models/a/epoch-1", b"old");
+    put(&store, "models/a/epoch-1", b"secret");
+    change(
+        &store,
+        Outcome::PolicySet,
+        Change::put_policy("package policy\n"),
+    )
+    .unwrap();
     drop(store);
     let store = fixture.open();
     assert_eq!(
@@ -90,8 +130,15 @@ fn what_is_stored_comes_back_after_a_restart() {
         *b"secret"
     );
     assert_eq!(store.policy().unwrap().unwrap(), "package policy\n");
-    assert!(store.delete_resource("models/a/epoch-1").unwrap());
-    assert!(!store.delete_resource("models/a/epoch-1").unwrap());
+    let delete = || {
+        change(
+            &store,
+            Outcome::Deleted,
+            Change::delete_resource("models/a/epoch-1"),
+        )
+    };
+    delete().unwrap();
+    assert!(matches!(delete(), Err(StoreError::Absent)));
     assert!(store.resource("models/a/epoch-1").unwrap().is_none());
 }
 
@@ -100,12 +147,13 @@ fn the_file_holds_no_secret_in_the_clear_and_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let fixture = Fixture::new();
     let store = fixture.open();
-    store
-        .put_resource("models/a/epoch-1", b"a very recognisable secret")
-        .unwrap();
-    store
-        .put_policy("package policy # a very recognisable policy")
-        .unwrap();
+    put(&store, "models/a/epoch-1", b"a very recognisable secret");
+    change(
+        &store,
+        Outcome::PolicySet,
+        Change::put_policy("package policy # a very recognisable policy"),
+    )
+    .unwrap();
     for file in std::fs::read_dir(fixture.dir.path()).unwrap() {
         let path = file.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
@@ -129,7 +177,11 @@ fn another_master_key_opens_nothing() {
     drop(fixture.open());
     let other = MasterKey::generate().unwrap();
     assert!(matches!(
-        Store::open(&fixture.path(), &other),
+        Store::open(
+            &fixture.path(),
+            &other,
+            Checkpoints::beside(&fixture.path())
+        ),
         Err(StoreError::MasterKey)
     ));
 }
@@ -138,8 +190,8 @@ fn another_master_key_opens_nothing() {
 fn a_value_moved_to_another_path_does_not_open() {
     let fixture = Fixture::new();
     let store = fixture.open();
-    store.put_resource("models/a/epoch-1", b"a").unwrap();
-    store.put_resource("models/b/epoch-1", b"b").unwrap();
+    put(&store, "models/a/epoch-1", b"a");
+    put(&store, "models/b/epoch-1", b"b");
     fixture.tamper(
         "UPDATE secret SET sealed = (SELECT sealed FROM secret WHERE name = 'models/a/epoch-1')
          WHERE name = 'models/b/epoch-1'",
@@ -154,9 +206,7 @@ fn a_value_moved_to_another_path_does_not_open() {
 fn a_resource_cannot_be_made_the_policy() {
     let fixture = Fixture::new();
     let store = fixture.open();
-    store
-        .put_resource("resource-policy", b"package policy\nallow := true")
-        .unwrap();
+    put(&store, "resource-policy", b"package policy\nallow := true");
     fixture.tamper("UPDATE secret SET kind = 'policy' WHERE kind = 'resource'");
     assert!(matches!(store.policy(), Err(StoreError::Tampered)));
 }
@@ -170,7 +220,7 @@ fn a_database_of_another_version_is_refused() {
         .pragma_update(None, "user_version", 7)
         .unwrap();
     assert!(matches!(
-        Store::open(&fixture.path(), &fixture.key),
+        fixture.try_open(),
         Err(StoreError::Schema { actual: 7 })
     ));
 }
@@ -200,6 +250,10 @@ fn the_log_is_one_chain_with_everything_known() {
         Some(attestation::Sha256Digest::of(b"key").to_string())
     );
     assert_eq!(second.entry.error_type.as_deref(), Some("PolicyDeny"));
+    assert_eq!(
+        first.entry.policy_sha256,
+        Some(attestation::Sha256Digest::of(b"policy").to_string())
+    );
     assert_eq!(second.entry.prev, first.hash);
     assert_eq!(store.log_head().unwrap(), (2, second.hash.clone()));
 }
@@ -249,7 +303,7 @@ fn a_log_that_was_changed_is_found_out() {
         (
             "UPDATE release_log SET mac = (SELECT mac FROM release_log WHERE seq = 1) WHERE seq = 3",
             3,
-            "it was not written under this master key",
+            "it was not written by this broker",
         ),
     ];
     for (sql, seq, what) in expected {
@@ -338,3 +392,20 @@ fn a_master_key_that_others_can_read_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_master_key_of_another_user_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("master.key");
+    std::fs::write(&path, "0f".repeat(32)).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    if std::os::unix::fs::chown(&path, Some(1234), None).is_err() {
+        return eprintln!("skipped: only root can give a file away");
+    }
+    let error = MasterKey::load(&path).err().unwrap();
+    assert!(error.contains("belongs to user 1234"), "{error}");
+}
+
+mod changes;
+mod checkpoints;
+mod upkeep;

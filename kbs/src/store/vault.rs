@@ -1,12 +1,12 @@
 //! The master key and what is encrypted under it: AES-256-GCM with a random nonce, bound to the row it belongs to.
 
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
 /// First octet of a sealed value.
@@ -32,15 +32,21 @@ impl MasterKey {
     /// What is wrong with the file, and what to do.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
         let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-        let mode = file
-            .metadata()
-            .map_err(|error| error.to_string())?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
+        let metadata = file.metadata().map_err(|error| error.to_string())?;
+        if !metadata.is_file() {
+            return Err("is not a file".to_owned());
+        }
+        if metadata.mode() & 0o077 != 0 {
             return Err(format!(
                 "mode is {:o}, others can read it; set it to 600",
-                mode & 0o777
+                metadata.mode() & 0o777
+            ));
+        }
+        // Whoever owns it can read it at any time, whatever its mode says now. Root can anyway.
+        let (owner, we) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != we && owner != 0 {
+            return Err(format!(
+                "belongs to user {owner}, and this is user {we}; make it this user's"
             ));
         }
         let mut text = Zeroizing::new(String::with_capacity(128));
@@ -58,6 +64,11 @@ impl MasterKey {
     #[must_use]
     pub(crate) fn to_hex(&self) -> Zeroizing<String> {
         Zeroizing::new(hex::encode(self.0.as_slice()))
+    }
+
+    /// The log's key in databases of schema 1, which had no other.
+    pub(super) fn log_mac(&self) -> Option<Zeroizing<[u8; 32]>> {
+        self.derive(LOG_LABEL)
     }
 
     fn derive(&self, label: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
@@ -85,6 +96,10 @@ pub(super) enum Kind {
     Policy,
     AttestationPolicy,
     References,
+    /// HMAC key of the release log.
+    LogMac,
+    /// PKCS#8 key that signs its checkpoints.
+    LogSigning,
 }
 
 impl Kind {
@@ -95,27 +110,26 @@ impl Kind {
             Self::Policy => "policy",
             Self::AttestationPolicy => "attestation-policy",
             Self::References => "reference-values",
+            Self::LogMac => "log-mac",
+            Self::LogSigning => "log-signing",
         }
     }
 }
 
 pub(super) struct Vault {
     key: LessSafeKey,
-    log: hmac::Key,
 }
 
 impl Vault {
     pub(super) fn new(key: &MasterKey) -> Option<Self> {
         let store = key.derive(STORE_LABEL)?;
-        let log = key.derive(LOG_LABEL)?;
         Some(Self {
             key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, store.as_slice()).ok()?),
-            log: hmac::Key::new(hmac::HMAC_SHA256, log.as_slice()),
         })
     }
 
-    /// `version || nonce || ciphertext || tag`. Random nonces are good for 2^32 values under one key.
-    pub(super) fn seal(&self, kind: Kind, name: &str, value: &[u8]) -> Option<Vec<u8>> {
+    /// `version || nonce || ciphertext || tag`, bound to its row. Random nonces are good for 2^32 values under one key.
+    pub(super) fn seal(&self, kind: &str, name: &str, value: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).ok()?;
         let mut sealed = Zeroizing::new(value.to_vec());
@@ -129,7 +143,7 @@ impl Vault {
 
     pub(super) fn open(
         &self,
-        kind: Kind,
+        kind: &str,
         name: &str,
         sealed: Vec<u8>,
     ) -> Option<Zeroizing<Vec<u8>>> {
@@ -145,13 +159,9 @@ impl Vault {
             .ok()?;
         Some(Zeroizing::new(value.to_vec()))
     }
-
-    pub(super) fn log_key(&self) -> &hmac::Key {
-        &self.log
-    }
 }
 
 /// The kind holds no zero octet, so no two rows give the same octets.
-fn row(kind: Kind, name: &str) -> Vec<u8> {
-    [kind.as_str().as_bytes(), b"\0", name.as_bytes()].concat()
+fn row(kind: &str, name: &str) -> Vec<u8> {
+    [kind.as_bytes(), b"\0", name.as_bytes()].concat()
 }
