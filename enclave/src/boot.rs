@@ -6,7 +6,7 @@
 //! 3. Identity: a key made here, a certificate for it from the broker, on evidence.
 //! 4. Evidence: the platform makes a document; the measurements are named in the log.
 //! 5. Each model's manifest: fetched, signature, publisher, name and epoch floor checked.
-//! 6. Its key: released by the broker, on evidence.
+//! 6. Its key: released by the broker or by AWS KMS, on evidence.
 //! 7. Its weights: fetched, verified, loaded. What the engine had no use for is verified too.
 //! 8. Configuration and models are extended into PCR 16, which is locked.
 //! 9. The listeners open (`serve`).
@@ -22,7 +22,7 @@ use attestation::{
 use engine::{Engine, EngineOptions};
 use identity::{Clock as IdentityClock, Credentials};
 use kbs_client::{Broker, BrokerConfig, KeyBroker};
-use sealed_model::{DataKey, Package};
+use sealed_model::Package;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Handle;
@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Limits, ModelConfig};
 use crate::host_files::HostFiles;
+use crate::keys::{Keys, KmsKeys};
 use crate::metrics::Metrics;
 use crate::model_files::PlainFiles;
 use crate::models::{Model, Models};
@@ -88,18 +89,17 @@ pub(crate) async fn boot(mut config: Config, platform: &Platform) -> Result<Boot
     steps.done(4, "attest", begun);
 
     // 5 to 7, for each model.
+    let kms = match &config.kms {
+        Some(address) => Some(KmsKeys::new(address, platform)?),
+        None => None,
+    };
+    let keys = Keys {
+        broker: broker.as_ref(),
+        kms: kms.as_ref(),
+    };
     let mut models = Vec::with_capacity(config.models.len());
     for model in std::mem::take(&mut config.models) {
-        models.push(
-            open(
-                model,
-                &config.limits,
-                broker.as_ref(),
-                &platform.now,
-                &steps,
-            )
-            .await?,
-        );
+        models.push(open(model, &config.limits, &keys, &platform.now, &steps).await?);
     }
     let models = Models::new(models);
 
@@ -152,23 +152,32 @@ fn broker(
 async fn open(
     model: ModelConfig,
     limits: &Limits,
-    broker: &dyn KeyBroker,
+    keys: &Keys<'_>,
     now: &Clock,
     steps: &Steps,
 ) -> Result<Model, Error> {
     let name = model.name.clone();
+    let model_key = model.key.clone();
 
     // 5. Manifest.
     let begun = Instant::now();
-    let files = HostFiles::new(
-        Handle::current(),
-        model.source.clone(),
-        model.package.clone(),
-        limits.fetch_connections,
-        limits.fetch_timeout(),
-    );
+    let files = |connections| {
+        HostFiles::new(
+            Handle::current(),
+            model.source.clone(),
+            model.package.clone(),
+            connections,
+            limits.fetch_timeout(),
+        )
+    };
+    let (package_files, key_files) = (files(limits.fetch_connections), files(1));
     let package = spawn_blocking(move || {
-        Package::open(files, &model.publishers, &model.name, model.min_epoch)
+        Package::open(
+            package_files,
+            &model.publishers,
+            &model.name,
+            model.min_epoch,
+        )
     })
     .await
     .unwrap_or(Err(sealed_model::Error::Internal(
@@ -185,7 +194,6 @@ async fn open(
         manifest_sha256: package.manifest_sha256().into(),
     };
     let created = unix_seconds(&manifest.created);
-    let key_id = sealed_model::key_id(&name, manifest.epoch);
     tracing::info!(
         step = 5,
         model = name,
@@ -198,13 +206,7 @@ async fn open(
 
     // 6. Key.
     let begun = Instant::now();
-    let key = broker
-        .data_key(&key_id)
-        .await
-        .map_err(|source| Error::Key {
-            model: name.clone(),
-            source,
-        })?;
+    let key = keys.data_key(&model_key, &identity, key_files).await?;
     steps.done(6, "key", begun);
 
     // 7. Weights.
@@ -216,7 +218,6 @@ async fn open(
             model: at.clone(),
             source,
         };
-        let key = DataKey::from_bytes(key.expose()).map_err(sealed)?;
         let files = Arc::new(PlainFiles::new(package.unlock(key).map_err(sealed)?));
         let engine =
             Engine::load(Arc::<PlainFiles<_>>::clone(&files), options).map_err(|source| {

@@ -14,11 +14,14 @@ use transport::Endpoint;
 use crate::authz::Authorization;
 
 mod file;
+mod kms;
 mod limits;
 #[cfg(test)]
 mod tests;
 
 use file::{File, models, workload};
+use kms::KmsSection;
+pub use kms::{KeySource, KmsAddress};
 pub use limits::Limits;
 
 /// The parent instance's context identifier on Nitro (AWS Nitro Enclaves, vsock); what a configuration names.
@@ -45,6 +48,8 @@ pub struct Config {
     pub listen: Listen,
     pub trust: Trust,
     pub broker: BrokerAddress,
+    /// Present where a model's key comes from there.
+    pub kms: Option<KmsAddress>,
     pub models: Vec<ModelConfig>,
     pub authorization: Authorization,
     pub limits: Limits,
@@ -84,6 +89,8 @@ pub struct ModelConfig {
     pub publishers: Vec<PublisherKey>,
     /// The oldest epoch that may still be opened.
     pub min_epoch: u64,
+    /// Who releases its key.
+    pub key: KeySource,
 }
 
 impl Config {
@@ -110,6 +117,11 @@ impl Config {
     /// the same image runs there. Whoever answers sees ciphertext, as the parent does.
     pub fn dial_parent(&mut self, cid: u32) {
         let endpoints = std::iter::once(&mut self.broker.endpoint)
+            .chain(
+                self.kms
+                    .iter_mut()
+                    .flat_map(|kms| [&mut kms.endpoint, &mut kms.credentials]),
+            )
             .chain(self.models.iter_mut().map(|model| &mut model.source));
         for endpoint in endpoints {
             if let Endpoint::Vsock { cid: at, .. } = endpoint
@@ -151,6 +163,7 @@ impl Config {
             .map_err(|(field, text)| problem(format!("limits.{field}"), text))?;
         let authorization = Authorization::new(&file.authorization.policy)
             .map_err(|error| problem("authorization.policy", error))?;
+        let models = models(file.models)?;
         Ok(Self {
             digest: Sha256Digest::of(bytes),
             spiffe_id,
@@ -163,7 +176,8 @@ impl Config {
                 endpoint: file.broker.endpoint,
                 spiffe_id: broker_id,
             },
-            models: models(file.models)?,
+            kms: KmsSection::check(file.kms, &models)?,
+            models,
             authorization,
             limits: file.limits,
         })

@@ -7,6 +7,7 @@ use sealed_model::PublisherKey;
 use serde::Deserialize;
 use transport::Endpoint;
 
+use super::kms::{KeySource, KmsSection};
 use super::{Limits, Listen, ModelConfig, Problem, problem};
 
 /// As the sealed format allows.
@@ -21,6 +22,7 @@ pub(super) struct File {
     pub(super) listen: Listen,
     pub(super) trust: TrustSection,
     pub(super) broker: BrokerSection,
+    pub(super) kms: Option<KmsSection>,
     pub(super) models: Vec<ModelSection>,
     pub(super) authorization: AuthorizationSection,
     #[serde(default)]
@@ -60,6 +62,8 @@ pub(super) struct ModelSection {
     package: String,
     publishers: Vec<String>,
     min_epoch: u64,
+    /// The key comes from AWS KMS; without it, from the broker.
+    kms_key_arn: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +169,8 @@ pub(super) fn models(sections: Vec<ModelSection>) -> Result<Vec<ModelConfig>, Pr
             package: section.package,
             publishers,
             min_epoch: section.min_epoch,
+            key: KeySource::check(section.kms_key_arn)
+                .map_err(|error| problem(field("kms_key_arn"), error))?,
         });
     }
     Ok(models)
