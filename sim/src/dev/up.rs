@@ -55,6 +55,7 @@ pub(super) async fn up(args: UpArgs, now: Clock) -> Result<(), Failure> {
         .map_err(|e| Failure::new(70, format!("this program's own path is unknown: {e}")))?;
     let mut options = Options::new(exe, models.iter().map(|(m, _)| m.clone()).collect(), now);
     options.port = args.port;
+    options.kms = args.kms;
     options.progress = Arc::new(move |text| screen.step(text));
 
     let emulated = args.emulator.clone().zip(args.parts.clone());

@@ -4,6 +4,7 @@ use attestation::{Pcrs, Sha256Digest};
 use serde_json::{Map, Value, json};
 
 use super::keys::{RunKeys, Sealed};
+use super::kms::RunKms;
 use super::tee::{self, Endpoints, Tee};
 use super::{BROKER_ID, ENCLAVE_ID, Error, INSTANCE_ID, Layout, Options, ROLE_ARN, TRUST_DOMAIN};
 use crate::nsm;
@@ -27,6 +28,7 @@ pub(super) fn write(
     options: &Options,
     keys: &RunKeys,
     sealed: &[Sealed],
+    kms: Option<&RunKms>,
     root_pem: &str,
 ) -> Result<Written, Error> {
     let root = layout.write("nitro-root.pem", root_pem.as_bytes())?;
@@ -43,7 +45,7 @@ pub(super) fn write(
     let policy = options.policy.as_deref().unwrap_or(POLICY);
     let publisher = keys.publisher.public()?.to_pem();
     let at = options.tee.endpoints(layout);
-    let enclave = enclave(&at, keys, sealed, &publisher, policy);
+    let enclave = enclave(&at, keys, sealed, kms, &publisher, policy);
     let enclave_path = layout.write("enclave.toml", toml_text(&enclave)?.as_bytes())?;
     let measured =
         std::fs::read(&enclave_path).map_err(Error::io(enclave_path.display().to_string()))?;
@@ -54,6 +56,9 @@ pub(super) fn write(
         Tee::Machine(machine) => tee::prepare(layout, machine, &measured)?,
     };
     let image = image(&pcrs);
+    if let Some(kms) = kms {
+        kms.write(layout, root_pem, &image)?;
+    }
 
     layout.write("policy.rego", rego(&image, sealed).as_bytes())?;
     let kbs = json!({
@@ -82,7 +87,7 @@ pub(super) fn write(
         Some([heartbeat, console]) => json!({"heartbeat": heartbeat, "console": console}),
         None => json!({}),
     };
-    let host = json!({
+    let mut host = json!({
         "control": layout.control("host"),
         "enclave_control": layout.control("enclave"),
         "relay": {"listen": format!("tcp://127.0.0.1:{}", layout.relay), "enclave": relay_dials},
@@ -97,6 +102,17 @@ pub(super) fn write(
         },
         "boot": boot,
     });
+    if kms.is_some() {
+        let egress = json!({
+            "class": "kms",
+            "listen": at.host_kms,
+            "target": format!("127.0.0.1:{}", layout.kms),
+        });
+        if let Some(Value::Array(list)) = host.get_mut("egress") {
+            list.push(egress);
+        }
+        host["credentials"] = json!({"listen": at.host_credentials, "file": "aws.json"});
+    }
     layout.write("host.toml", toml_text(&host)?.as_bytes())?;
 
     let gateway_dials = options
@@ -139,22 +155,27 @@ fn enclave(
     at: &Endpoints,
     keys: &RunKeys,
     sealed: &[Sealed],
+    kms: Option<&RunKms>,
     publisher: &str,
     policy: &str,
 ) -> Value {
     let models: Vec<Value> = sealed
         .iter()
         .map(|s| {
-            json!({
+            let mut model = json!({
                 "name": s.name,
                 "source": at.models,
                 "package": s.name,
                 "publishers": [publisher],
                 "min_epoch": s.epoch,
-            })
+            });
+            if let Some(kms) = kms {
+                model["kms_key_arn"] = kms.arn.as_str().into();
+            }
+            model
         })
         .collect();
-    json!({
+    let mut file = json!({
         "spiffe_id": ENCLAVE_ID,
         "listen": {
             "serve": at.serve,
@@ -170,7 +191,15 @@ fn enclave(
         // One gateway speaks for everything on this machine; the default is meant for one of many callers.
         "limits": {"requests_per_minute": 60_000, "burst": 6_000},
         "models": models,
-    })
+    });
+    if let Some(kms) = kms {
+        file["kms"] = json!({
+            "endpoint": at.kms,
+            "credentials": at.credentials,
+            "roots": kms.tls.root_pem,
+        });
+    }
+    file
 }
 
 /// What decides: the image, its kernel and its application (PCR0-2).
