@@ -39,7 +39,9 @@ pub enum Error {
     #[error("the answer holds the key in the clear: the secret is no longer one, make a new epoch")]
     PlaintextReturned,
     /// The envelope was not made for us, or not rightly.
-    #[error("the envelope in the answer {0}")]
+    ///
+    /// One text for all, since a host reads the log; a program may tell them apart.
+    #[error("the envelope in the answer was not made for us, or not rightly")]
     Envelope(OpenError),
     /// Our own platform made no evidence.
     #[error("no evidence could be made")]
