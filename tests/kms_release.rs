@@ -7,6 +7,8 @@ mod answers;
 mod callers;
 #[path = "kms_release/policies.rs"]
 mod policies;
+#[path = "kms_release/seal.rs"]
+mod seal;
 #[path = "kms_release/service.rs"]
 mod service;
 #[path = "kms_release/world.rs"]

@@ -111,7 +111,8 @@ pub(super) fn write(
         if let Some(Value::Array(list)) = host.get_mut("egress") {
             list.push(egress);
         }
-        host["credentials"] = json!({"listen": at.host_credentials, "file": "aws.json"});
+        let credentials = json!({"listen": at.host_credentials, "file": "aws.json"});
+        add(&mut host, "credentials", credentials);
     }
     layout.write("host.toml", toml_text(&host)?.as_bytes())?;
 
@@ -170,7 +171,7 @@ fn enclave(
                 "min_epoch": s.epoch,
             });
             if let Some(kms) = kms {
-                model["kms_key_arn"] = kms.arn.as_str().into();
+                add(&mut model, "kms_key_arn", kms.arn.as_str().into());
             }
             model
         })
@@ -193,13 +194,20 @@ fn enclave(
         "models": models,
     });
     if let Some(kms) = kms {
-        file["kms"] = json!({
+        let kms = json!({
             "endpoint": at.kms,
             "credentials": at.credentials,
             "roots": kms.tls.root_pem,
         });
+        add(&mut file, "kms", kms);
     }
     file
+}
+
+fn add(table: &mut Value, name: &str, value: Value) {
+    if let Value::Object(table) = table {
+        table.insert(name.to_owned(), value);
+    }
 }
 
 /// What decides: the image, its kernel and its application (PCR0-2).
