@@ -271,7 +271,7 @@ async fn tell(
 
     screen.heading("What this proved");
     for line in [
-        "The broker released the models' keys to this measurement and configuration only.",
+        "The models' keys were released to this measurement and configuration only.",
         "The gateway checked evidence bound to its own TLS connection before it sent the question.",
         "The relay carried ciphertext; TLS ends in the enclave process.",
     ] {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 
 use serde_json::{Value, json};
 
@@ -39,17 +40,17 @@ fn only_the_named_register_is_allowed_and_its_case_is_as_the_operator_says() {
         "Allow",
         json!({"StringEqualsIgnoreCase": {"kms:RecipientAttestation:PCR0": ["cd", "AB"]}}),
     );
-    assert_eq!(decide(&[exact.clone()], &[(PCR0, "ab")]), Decision::Allowed);
+    assert_eq!(decide(from_ref(&exact), &[(PCR0, "ab")]), Decision::Allowed);
     assert_eq!(
-        decide(&[exact.clone()], &[(PCR0, "AB")]),
+        decide(from_ref(&exact), &[(PCR0, "AB")]),
         Decision::NotAllowed
     );
     assert_eq!(
-        decide(&[either.clone()], &[(PCR0, "ab")]),
+        decide(from_ref(&either), &[(PCR0, "ab")]),
         Decision::Allowed
     );
     assert_eq!(
-        decide(&[either.clone()], &[(PCR0, "ef")]),
+        decide(from_ref(&either), &[(PCR0, "ef")]),
         Decision::NotAllowed
     );
     // Without a document there is no register.
@@ -67,7 +68,7 @@ fn a_denial_wins_and_a_negated_operator_holds_without_a_document() {
         "Deny",
         json!({"Null": {"kms:RecipientAttestation:ImageSha384": "true"}}),
     );
-    assert_eq!(decide(&[all.clone()], &[]), Decision::Allowed);
+    assert_eq!(decide(from_ref(&all), &[]), Decision::Allowed);
     assert_eq!(
         decide(&[all.clone(), not.clone()], &[(PCR0, "ab")]),
         Decision::Allowed
