@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("transport", &[]),
     ("engine", &[]),
     ("kbs-client", &["attestation", "identity", "transport"]),
+    ("kms-client", &["attestation", "identity", "transport"]),
     (
         "enclave",
         &[
@@ -19,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine",
             "identity",
             "kbs-client",
+            "kms-client",
             "sealed-model",
             "transport",
         ],
@@ -39,8 +41,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "attestation",
             "image",
             "image-builder",
+            "kms-client",
             "sealed-model",
             "supply-chain",
+            "transport",
         ],
     ),
 ];

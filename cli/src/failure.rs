@@ -22,6 +22,10 @@ impl Failure {
         Self::new(USAGE, error)
     }
 
+    pub(crate) fn unavailable(error: impl Into<anyhow::Error>) -> Self {
+        Self::new(UNAVAILABLE, error)
+    }
+
     pub(crate) fn refused(error: impl Into<anyhow::Error>) -> Self {
         Self::new(REFUSED, error)
     }

@@ -9,6 +9,7 @@ mod failure;
 mod files;
 mod inspect;
 mod keygen;
+mod kms;
 mod measure;
 mod measurements;
 mod output;
@@ -41,7 +42,7 @@ struct Cloister {
 #[derive(Subcommand)]
 enum Command {
     Keygen(keygen::Keygen),
-    Seal(seal::Seal),
+    Seal(Box<seal::Seal>),
     Inspect(inspect::Inspect),
     Unseal(unseal::Unseal),
     Rotate(rotate::Rotate),

@@ -6,6 +6,7 @@ use sealed_model::{Manifest, SealOptions, Sha256Digest};
 
 use crate::failure::Failure;
 use crate::files;
+use crate::kms::KmsArguments;
 use crate::output::{self, Progress, field};
 
 /// Encrypt and sign a model directory
@@ -20,7 +21,7 @@ Example:
   cloister seal ./my-model --out ./packages/my-model --name my-model --epoch 1 \\
       --key-file keys/data.key --sign-key keys/publisher.key.pem
 
-The data key goes to the key broker under the printed key id. A new version takes a higher epoch and a key of its own.")]
+The data key goes to the key broker under the printed key id, or with --kms-key into the package, wrapped. A new version takes a higher epoch and a key of its own.")]
 pub(crate) struct Seal {
     /// The model: a Hugging Face directory, or one with a GGUF file.
     #[arg(value_name = "DIR")]
@@ -40,12 +41,15 @@ pub(crate) struct Seal {
     /// Publisher's private key: P-256, PKCS#8 PEM.
     #[arg(long, value_name = "PEM")]
     sign_key: PathBuf,
+    #[command(flatten)]
+    kms: KmsArguments,
 }
 
 impl Seal {
     pub(crate) fn run(&self, now: SystemTime) -> Result<(), Failure> {
         let key = files::data_key(&self.key_file)?;
         let signer = files::signing_key(&self.sign_key)?;
+        let wrapper = self.kms.wrapper(now)?;
         let manifest = {
             let progress = Progress::new("sealing");
             let options = SealOptions {
@@ -59,7 +63,12 @@ impl Seal {
             sealed_model::seal(&self.dir, &self.out, &options)
                 .map_err(|error| Failure::model(&self.dir, error).resumable(&self.out))?
         };
-        output::print(&made(&self.out, &manifest)?)
+        let mut text = made(&self.out, &manifest)?;
+        if let Some(wrapper) = wrapper {
+            let path = wrapper.wrap(&self.out, &manifest, &key)?;
+            field(&mut text, "wrapped key", path.display());
+        }
+        output::print(&text)
     }
 }
 

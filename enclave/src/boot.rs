@@ -6,7 +6,7 @@
 //! 3. Identity: a key made here, a certificate for it from the broker, on evidence.
 //! 4. Evidence: the platform makes a document; the measurements are named in the log.
 //! 5. Each model's manifest: fetched, signature, publisher, name and epoch floor checked.
-//! 6. Its key: released by the broker, on evidence.
+//! 6. Its key: released by the broker or by AWS KMS, on evidence.
 //! 7. Its weights: fetched, verified, loaded, where memory suffices. What the engine had no use for is verified too.
 //! 8. Configuration and models are extended into PCR 16, which is locked.
 //! 9. The listeners open (`serve`).
@@ -22,7 +22,7 @@ use attestation::{
 use engine::{Engine, EngineOptions};
 use identity::{Clock as IdentityClock, Credentials};
 use kbs_client::{Broker, KeyBroker};
-use sealed_model::{DataKey, Package};
+use sealed_model::Package;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Handle;
@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Limits, ModelConfig};
 use crate::host_files::HostFiles;
+use crate::keys::{Keys, KmsKeys};
 use crate::metrics::Metrics;
 use crate::model_files::PlainFiles;
 use crate::models::{Model, Models};
@@ -46,7 +47,7 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 pub(crate) struct Booted {
     pub(crate) config: Config,
     pub(crate) boot_id: BootId,
-    pub(crate) broker: Arc<dyn KeyBroker>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) models: Models,
     pub(crate) metrics: Arc<Metrics>,
@@ -88,18 +89,14 @@ pub(crate) async fn boot(config: Config, platform: &Platform) -> Result<Booted, 
     steps.done(4, "attest", begun);
 
     // 5 to 7, for each model.
+    let kms = match &config.kms {
+        Some(address) => Some(KmsKeys::new(address, platform)?),
+        None => None,
+    };
+    let keys = Keys { broker, kms };
     let mut models = Vec::with_capacity(config.models.len());
     for model in &config.models {
-        models.push(
-            open(
-                model,
-                &config.limits,
-                broker.as_ref(),
-                &platform.now,
-                &steps,
-            )
-            .await?,
-        );
+        models.push(open(model, &config.limits, &keys, &platform.now, &steps).await?);
     }
     let models = Models::new(models);
 
@@ -120,7 +117,7 @@ pub(crate) async fn boot(config: Config, platform: &Platform) -> Result<Booted, 
     Ok(Booted {
         config,
         boot_id,
-        broker,
+        keys: Arc::new(keys),
         credentials,
         models,
         metrics,
@@ -151,12 +148,12 @@ fn broker(
 async fn open(
     model: &ModelConfig,
     limits: &Limits,
-    broker: &dyn KeyBroker,
+    keys: &Keys,
     now: &Clock,
     steps: &Steps,
 ) -> Result<Model, Error> {
     let checked = manifest(model, model.min_epoch, limits, steps).await?;
-    load(checked, limits, broker, now, steps).await
+    load(checked, limits, keys, now, steps).await
 }
 
 /// A package whose manifest passed step 5.
@@ -164,6 +161,9 @@ pub(crate) struct Checked {
     package: Package<HostFiles>,
     identity: ModelIdentity,
     check_segments: bool,
+    key: KeySource,
+    /// The same package, for what lies beside the sealed files.
+    key_files: HostFiles,
 }
 
 impl Checked {
@@ -181,23 +181,27 @@ pub(crate) async fn manifest(
 ) -> Result<Checked, Error> {
     let name = model.name.clone();
     let begun = Instant::now();
-    let files = HostFiles::new(
-        Handle::current(),
-        model.source.clone(),
-        model.package.clone(),
-        limits.fetch_connections,
-        limits.fetch_timeout(),
-    );
+    let files = |connections| {
+        HostFiles::new(
+            Handle::current(),
+            model.source.clone(),
+            model.package.clone(),
+            connections,
+            limits.fetch_timeout(),
+        )
+    };
+    let (package_files, key_files) = (files(limits.fetch_connections), files(1));
     let (publishers, expected) = (model.publishers.clone(), name.clone());
-    let package = spawn_blocking(move || Package::open(files, &publishers, &expected, floor))
-        .await
-        .unwrap_or(Err(sealed_model::Error::Internal(
-            "opening a package panicked",
-        )))
-        .map_err(|source| Error::Package {
-            model: name.clone(),
-            source,
-        })?;
+    let package =
+        spawn_blocking(move || Package::open(package_files, &publishers, &expected, floor))
+            .await
+            .unwrap_or(Err(sealed_model::Error::Internal(
+                "opening a package panicked",
+            )))
+            .map_err(|source| Error::Package {
+                model: name.clone(),
+                source,
+            })?;
     let manifest = package.manifest();
     let identity = ModelIdentity {
         name: name.clone(),
@@ -217,6 +221,8 @@ pub(crate) async fn manifest(
         package,
         identity,
         check_segments: model.check_segments,
+        key: model.key.clone(),
+        key_files,
     })
 }
 
@@ -224,7 +230,7 @@ pub(crate) async fn manifest(
 pub(crate) async fn load(
     checked: Checked,
     limits: &Limits,
-    broker: &dyn KeyBroker,
+    keys: &Keys,
     now: &Clock,
     steps: &Steps,
 ) -> Result<Model, Error> {
@@ -232,20 +238,15 @@ pub(crate) async fn load(
         package,
         identity,
         check_segments,
+        key,
+        key_files,
     } = checked;
     let name = identity.name.clone();
     let created = unix_seconds(&package.manifest().created);
-    let key_id = sealed_model::key_id(&name, identity.epoch);
 
     // 6. Key.
     let begun = Instant::now();
-    let key = broker
-        .data_key(&key_id)
-        .await
-        .map_err(|source| Error::Key {
-            model: name.clone(),
-            source,
-        })?;
+    let key = keys.data_key(&key, &identity, key_files).await?;
     steps.done(6, "key", begun);
 
     // 7. Weights.
@@ -257,7 +258,6 @@ pub(crate) async fn load(
             model: at.clone(),
             source,
         };
-        let key = DataKey::from_bytes(key.expose()).map_err(sealed)?;
         let files = Arc::new(PlainFiles::open(package, key, check_segments).map_err(sealed)?);
         let engine =
             Engine::load(Arc::<PlainFiles<_>>::clone(&files), options).map_err(|source| {

@@ -16,12 +16,15 @@ use crate::authz::Authorization;
 
 mod brokers;
 mod file;
+mod kms;
 mod limits;
 #[cfg(test)]
 mod tests;
 
 use brokers::TrusteeSection;
 use file::{File, models, workload};
+use kms::KmsSection;
+pub use kms::{KeySource, KmsAddress};
 pub use limits::Limits;
 
 /// The parent instance's context identifier on Nitro (AWS Nitro Enclaves, vsock); what a configuration names.
@@ -51,6 +54,8 @@ pub struct Config {
     pub brokers: Vec<Server>,
     /// Where keys are asked for with a token of the broker's, if not at the broker.
     pub trustee: Option<Server>,
+    /// Present where a model's key comes from there.
+    pub kms: Option<KmsAddress>,
     pub models: Vec<ModelConfig>,
     /// Whether newer packages may replace the models after boot. PCR 16 goes on naming those of the boot.
     pub reload: bool,
@@ -88,6 +93,8 @@ pub struct ModelConfig {
     pub min_epoch: u64,
     /// Whether each segment must be the publisher's, not only some holder of the data key's.
     pub check_segments: bool,
+    /// Who releases its key.
+    pub key: KeySource,
 }
 
 impl Config {
@@ -114,8 +121,10 @@ impl Config {
     /// the same image runs there. Whoever answers sees ciphertext, as the parent does.
     pub fn dial_parent(&mut self, cid: u32) {
         let servers = self.brokers.iter_mut().chain(&mut self.trustee);
+        let kms = self.kms.iter_mut();
         let endpoints = servers
             .map(|server| &mut server.endpoint)
+            .chain(kms.flat_map(|kms| [&mut kms.endpoint, &mut kms.credentials]))
             .chain(self.models.iter_mut().map(|model| &mut model.source));
         for endpoint in endpoints {
             if let Endpoint::Vsock { cid: at, .. } = endpoint
@@ -152,6 +161,7 @@ impl Config {
             .map_err(|(field, text)| problem(format!("limits.{field}"), text))?;
         let authorization = Authorization::new(&file.authorization.policy)
             .map_err(|error| problem("authorization.policy", error))?;
+        let models = models(file.models)?;
         Ok(Self {
             digest: Sha256Digest::of(bytes),
             spiffe_id,
@@ -162,7 +172,8 @@ impl Config {
             },
             brokers,
             trustee,
-            models: models(file.models)?,
+            kms: KmsSection::check(file.kms, &models)?,
+            models,
             reload: file.reload,
             authorization,
             limits: file.limits,

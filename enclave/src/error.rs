@@ -22,6 +22,20 @@ pub enum Error {
         #[source]
         source: kbs_client::Error,
     },
+    #[error("KMS released no key for model {model}: {}", chain(.source))]
+    Kms {
+        model: String,
+        #[source]
+        source: kms_client::Error,
+    },
+    #[error(
+        "model {model} has no usable wrapped key, and kms_key_arn asks for one: key.kms.json {source} (cloister seal --kms-key makes it)"
+    )]
+    WrappedKey {
+        model: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("model {model}: {}", chain(.source))]
     Package {
         model: String,
@@ -65,6 +79,17 @@ impl Error {
                     UNAVAILABLE
                 }
                 _ => BUG,
+            },
+            Self::Kms { source, .. } => match source {
+                kms_client::Error::Unavailable { .. } | kms_client::Error::Attester(_) => {
+                    UNAVAILABLE
+                }
+                kms_client::Error::Malformed { .. } | kms_client::Error::Setup(_) => BUG,
+                _ => REFUSED,
+            },
+            Self::WrappedKey { source, .. } => match source.kind() {
+                io::ErrorKind::InvalidData => REFUSED,
+                _ => UNAVAILABLE,
             },
             Self::Package { source, .. } => match source.kind() {
                 sealed_model::ErrorKind::Unavailable => UNAVAILABLE,

@@ -3,6 +3,7 @@
 //! # Layout
 //! - `config`: the one measured file. `boot`: the numbered steps from nothing to listening.
 //! - `host_files`: sealed model files from the hostile host. `models`: what was opened from them.
+//! - `keys`: their data keys, from the broker or from AWS KMS.
 //! - `tls`: sessions and what is known about them. `authz`: the policy, and the permits that the models require.
 //! - `api`: the OpenAI-compatible endpoints and `POST /v1/attestation`. `rate`: how often a caller may ask.
 //! - `control`: health, readiness and metrics for the host. `renewal`: the next SVID before this one ends. `reload`: the next
@@ -20,6 +21,7 @@ pub mod config;
 mod control;
 mod error;
 mod host_files;
+mod keys;
 pub mod log;
 mod memory;
 mod metrics;

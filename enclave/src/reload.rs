@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use attestation::ModelIdentity;
 use http::StatusCode;
-use kbs_client::KeyBroker;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
@@ -13,6 +12,7 @@ use tokio::sync::Mutex;
 use crate::boot::{self, Steps};
 use crate::config::{Limits, ModelConfig};
 use crate::error::chain;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::{Clock, Error};
@@ -25,7 +25,7 @@ pub(crate) struct Reload {
     pub(crate) allowed: bool,
     pub(crate) configured: Vec<ModelConfig>,
     pub(crate) limits: Limits,
-    pub(crate) broker: Arc<dyn KeyBroker>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) models: Arc<Models>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) now: Clock,
@@ -125,9 +125,8 @@ impl Reload {
             let model = match newer {
                 None => Arc::clone(open),
                 Some(checked) => {
-                    let broker = self.broker.as_ref();
-                    let model =
-                        boot::load(checked, &self.limits, broker, &self.now, &steps).await?;
+                    let keys = self.keys.as_ref();
+                    let model = boot::load(checked, &self.limits, keys, &self.now, &steps).await?;
                     Arc::new(model)
                 }
             };

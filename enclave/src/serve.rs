@@ -60,7 +60,7 @@ async fn listen(
     let Booted {
         config,
         boot_id,
-        broker,
+        keys,
         credentials,
         models,
         metrics,
@@ -95,7 +95,7 @@ async fn listen(
             allowed: config.reload,
             configured: config.models,
             limits: config.limits,
-            broker: Arc::clone(&broker),
+            keys: Arc::clone(&keys),
             models: Arc::clone(&models),
             metrics: Arc::clone(&metrics),
             now: Arc::clone(&platform.now),
@@ -121,7 +121,7 @@ async fn listen(
     );
 
     let renewal = renewal::keep(
-        broker,
+        Arc::clone(&keys.broker),
         config.spiffe_id,
         Arc::clone(&credentials),
         Arc::clone(&metrics),

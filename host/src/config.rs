@@ -22,6 +22,8 @@ pub struct Config {
     pub egress: Vec<EgressConfig>,
     /// Sealed-model files for the enclave.
     pub models: Option<ModelsConfig>,
+    /// AWS credentials for the enclave, where a model's key comes from KMS.
+    pub credentials: Option<CredentialsConfig>,
     /// What the enclave says while it boots.
     #[serde(default)]
     pub boot: BootConfig,
@@ -69,6 +71,18 @@ pub struct ModelsConfig {
     /// Connections at a time.
     #[serde(default = "model_connections")]
     pub max_connections: usize,
+}
+
+/// `[credentials]`: whose name the enclave's requests to AWS KMS carry. One of `imds` and `file`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsConfig {
+    /// Where the enclave asks.
+    pub listen: Endpoint,
+    /// The role of this instance, from its metadata service (version 2): `tcp://169.254.169.254:80`.
+    pub imds: Option<Endpoint>,
+    /// A file as `aws configure export-credentials --format process` writes it, mode 0600; relative to the configuration file.
+    pub file: Option<PathBuf>,
 }
 
 /// `[boot]`: outside debug mode nobody can read an enclave's console, so its first process says here how far it is.
@@ -229,6 +243,10 @@ impl Config {
         })?;
         if let (Some(models), Some(dir)) = (&mut config.models, path.parent()) {
             models.root = dir.join(&models.root);
+        }
+        let file = config.credentials.as_mut().and_then(|c| c.file.as_mut());
+        if let (Some(file), Some(dir)) = (file, path.parent()) {
+            *file = dir.join(&*file);
         }
         Ok(config)
     }

@@ -1,12 +1,13 @@
 //! Moves ciphertext: relay in, allow-listed egress out, sealed-model files.
 //!
 //! The host is the untrusted half of a machine. It sees who connects, when and how much, and may refuse to work; it holds no
-//! key and ends no TLS. It depends on no crate that knows what evidence, a prompt or a model is.
+//! key of a model and ends no TLS. It depends on no crate that knows what evidence, a prompt or a model is.
 
 mod accept;
 mod boot;
 mod config;
 mod control;
+mod credentials;
 mod enclave;
 mod error;
 mod forward;
@@ -16,7 +17,8 @@ mod pipe;
 mod run;
 
 pub use config::{
-    BootConfig, Config, ConfigError, EgressConfig, Limits, ModelsConfig, RelayConfig, TrafficLimits,
+    BootConfig, Config, ConfigError, CredentialsConfig, EgressConfig, Limits, ModelsConfig,
+    RelayConfig, TrafficLimits,
 };
 pub use error::Error;
 pub use run::run;

@@ -13,10 +13,11 @@ use transport::{Endpoint, Listener, serve};
 use crate::boot;
 use crate::config::{Config, RelayConfig};
 use crate::control::{self, Control};
+use crate::credentials::{self, Source};
 use crate::forward::Forward;
 use crate::meters::Meters;
 use crate::models::{self, Models, Root};
-use crate::{EgressConfig, Error, ModelsConfig};
+use crate::{CredentialsConfig, EgressConfig, Error, ModelsConfig};
 
 /// What serves the enclave and the operator has this long to end, once the relay has drained.
 const LAST_DRAIN: Duration = Duration::from_secs(3);
@@ -49,6 +50,9 @@ pub async fn run(
     boot::open(&config.boot, LAST_DRAIN, &rest_stopping, &mut rest).await?;
     if let Some(config) = config.models {
         open_models(config, &meters, &rest_stopping, &mut rest).await?;
+    }
+    if let Some(config) = &config.credentials {
+        open_credentials(config, &rest_stopping, &mut rest).await?;
     }
     open_control(&config.control, &control, &rest_stopping, &mut rest).await?;
     open_relay(config.relay, drain, &meters, &relay_stopping, &mut relay).await?;
@@ -145,6 +149,30 @@ async fn open_egress(
     };
     let stopping = stopped(stopping.clone());
     services.spawn(async move { (field, forward.run(listener, stopping).await) });
+    Ok(())
+}
+
+async fn open_credentials(
+    config: &CredentialsConfig,
+    stopping: &watch::Receiver<bool>,
+    services: &mut Services,
+) -> Result<(), Error> {
+    let source = Arc::new(Source::of(config).ok_or(Error::Task)?);
+    let listener = listen("credentials.listen", &config.listen).await?;
+    tracing::info!(listen = %listener.local(), "AWS credentials");
+    let accept = move |stream| {
+        let source = Arc::clone(&source);
+        let service = service_fn(move |request| Arc::clone(&source).answer(request));
+        async move { Ok((stream, service)) }
+    };
+    let limits = credentials::serve_limits(LAST_DRAIN);
+    let stopping = stopped(stopping.clone());
+    services.spawn(async move {
+        (
+            "credentials".to_owned(),
+            serve(listener, accept, limits, stopping).await,
+        )
+    });
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod dev;
+pub mod kms;
 pub mod machine;
 pub mod nsm;
 pub mod release_probe;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+use crate::kms::{KmsServer, KmsSetup};
 use crate::machine;
 use crate::nsm::{SimNsm, SimPki, measure};
 use crate::stack::{Clock, INSTANCE_ID, ROLE_ARN};
@@ -17,10 +18,15 @@ use crate::stack::{Clock, INSTANCE_ID, ROLE_ARN};
 /// More than the JSON of a five-certificate chain with its keys.
 const MAX_PKI: u64 = 64 << 10;
 
+/// What the log of [`Role::Kms`] says once it listens.
+pub const KMS_READY: &str = "kms is listening";
+
 /// A program of the run.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Role {
     Kbs,
+    /// AWS KMS, simulated.
+    Kms,
     Host,
     Enclave,
     /// An emulated machine that boots the enclave's image.
@@ -50,6 +56,7 @@ pub async fn run(role: Role, config: &Path, now: Clock) -> ExitCode {
     }
     let done = match role {
         Role::Kbs => kbs(config, now).await,
+        Role::Kms => kms(config, now).await,
         Role::Host => host(config).await,
         Role::Enclave => enclave(config, now).await,
         Role::Machine => machine(config, now).await,
@@ -70,6 +77,17 @@ async fn kbs(config: &Path, now: Clock) -> Result<(), Failure> {
     kbs::run(config, now, over())
         .await
         .map_err(|e| Failure::new(&e, e.exit_code()))
+}
+
+async fn kms(path: &Path, now: Clock) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(path).map_err(Failure::bug)?;
+    let setup: KmsSetup = toml::from_str(&text).map_err(Failure::bug)?;
+    let server = KmsServer::bind(&setup, now)
+        .await
+        .map_err(|e| Failure::new(&e, 69))?;
+    // What our parent waits for; the log takes less than this from us.
+    writeln!(io::stderr(), "{KMS_READY}: {}", server.listen()).ok();
+    server.run(over()).await.map_err(|e| Failure::new(&e, 69))
 }
 
 async fn host(config: &Path) -> Result<(), Failure> {

@@ -7,11 +7,12 @@ use axum::extract::State;
 use http::{Request, Response};
 use identity::{SpiffeId, Svid};
 use kbs_client::{BrokerFuture, KeyBytes};
-use sealed_model::{SealOptions, SigningKey};
+use sealed_model::{DataKey, SealOptions, SigningKey};
 use tempfile::TempDir;
 use transport::{Endpoint, ServeLimits, Stream};
 
 use super::*;
+use crate::config::{KeySource, KmsAddress};
 
 #[test]
 fn the_manifests_date_becomes_seconds() {
@@ -64,6 +65,7 @@ impl Shop {
             publishers: vec![self.signer.public().unwrap()],
             min_epoch: 3,
             check_segments: false,
+            key: KeySource::Broker,
         }
     }
 
@@ -130,12 +132,87 @@ impl KeyBroker for Refusing {
     }
 }
 
+const ARN: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd";
+
+/// Makes no evidence: a boot that gets this far has gone too far.
+struct NoEvidence;
+
+impl Attester for NoEvidence {
+    fn attest(
+        &self,
+        _: &AttestationRequest<'_>,
+    ) -> Result<attestation::Evidence, attestation::AttestError> {
+        Err(attestation::AttestError::Platform(
+            "evidence was asked for".into(),
+        ))
+    }
+
+    fn measurements(&self) -> Result<attestation::Pcrs, attestation::AttestError> {
+        Ok(attestation::Pcrs::new())
+    }
+
+    fn extend_and_lock(
+        &self,
+        index: u8,
+        _: &[u8],
+    ) -> Result<attestation::Pcr, attestation::AttestError> {
+        Err(attestation::AttestError::Locked { index })
+    }
+
+    fn random(&self, _: &mut [u8]) -> Result<(), attestation::AttestError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrapped_key_that_is_absent_or_none_ends_the_boot_and_the_broker_is_not_asked() {
+    let shop = Shop::open().await;
+    let good =
+        format!(r#"{{"format": "cloister-kms-key/1", "key_arn": "{ARN}", "ciphertext": "AAAA"}}"#);
+    let path = shop.folder.path().join("demo/key.kms.json");
+    for (text, code, part) in [
+        (None, 69, "key.kms.json: answered with status 404"),
+        (Some("{}".to_owned()), 77, "is not a wrapped key"),
+        (Some(good.replace("/1\"", "/2\"")), 77, "cloister-kms-key/2"),
+        (
+            Some(good.replace("1234abcd", "other")),
+            77,
+            "was wrapped by",
+        ),
+        (Some(" ".repeat(20_000)), 77, "more than 16384"),
+        // A good one is taken to KMS, on evidence.
+        (Some(good.clone()), 69, "KMS released no key"),
+    ] {
+        if let Some(text) = &text {
+            std::fs::write(&path, text).unwrap();
+        }
+        let mut model = shop.model();
+        model.key = KeySource::Kms(ARN.parse().unwrap());
+        let (line, exit, asked) = opened(model).await;
+        assert_eq!((exit, asked), (code, false), "{line}");
+        assert!(line.contains(part), "{line}");
+    }
+}
+
 /// The error, its exit code, and whether a key was asked for.
 async fn opened(model: ModelConfig) -> (String, u8, bool) {
-    let broker = Refusing::default();
+    let broker = Arc::new(Refusing::default());
     let steps = Steps(Arc::new(Metrics::new().unwrap()));
     let now: Clock = Arc::new(|| UNIX_EPOCH);
-    let error = open(&model, &Limits::default(), &broker, &now, &steps)
+    let address = KmsAddress {
+        endpoint: Endpoint::Unix("/nonexistent/kms".into()),
+        credentials: Endpoint::Unix("/nonexistent/aws".into()),
+        roots: kms_client::Roots::amazon().unwrap(),
+    };
+    let platform = Platform {
+        attester: Arc::new(NoEvidence),
+        now: Arc::clone(&now),
+    };
+    let keys = Keys {
+        broker: Arc::clone(&broker) as Arc<dyn KeyBroker>,
+        kms: Some(KmsKeys::new(&address, &platform).unwrap()),
+    };
+    let error = open(&model, &Limits::default(), &keys, &now, &steps)
         .await
         .err()
         .unwrap();

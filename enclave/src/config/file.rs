@@ -8,6 +8,7 @@ use serde::Deserialize;
 use transport::Endpoint;
 
 use super::brokers::{BrokerSections, TrusteeSection};
+use super::kms::{KeySource, KmsSection};
 use super::{Limits, Listen, ModelConfig, Problem, problem};
 
 /// As the sealed format allows.
@@ -24,6 +25,7 @@ pub(super) struct File {
     pub(super) broker: BrokerSections,
     #[serde(default)]
     pub(super) trustee: Option<TrusteeSection>,
+    pub(super) kms: Option<KmsSection>,
     pub(super) models: Vec<ModelSection>,
     #[serde(default)]
     pub(super) reload: bool,
@@ -60,6 +62,8 @@ pub(super) struct ModelSection {
     min_epoch: u64,
     #[serde(default)]
     check_segments: bool,
+    /// The key comes from AWS KMS; without it, from the broker.
+    kms_key_arn: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +170,8 @@ pub(super) fn models(sections: Vec<ModelSection>) -> Result<Vec<ModelConfig>, Pr
             publishers,
             min_epoch: section.min_epoch,
             check_segments: section.check_segments,
+            key: KeySource::check(section.kms_key_arn)
+                .map_err(|error| problem(field("kms_key_arn"), error))?,
         });
     }
     Ok(models)

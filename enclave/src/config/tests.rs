@@ -317,3 +317,58 @@ fn an_endless_file_is_not_read_to_its_end() {
         .to_string();
     assert!(error.contains("is larger than"), "{error}");
 }
+
+const ARN: &str = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd";
+
+fn with_kms(section: &str, model: &str) -> String {
+    good().replace("[[models]]", &format!("{section}\n[[models]]\n{model}"))
+}
+
+const SECTION: &str = "[kms]\nendpoint = \"vsock://3:8444\"\ncredentials = \"vsock://3:8445\"";
+
+#[test]
+fn a_models_key_comes_from_kms_where_the_file_names_its_key() {
+    let config = Config::parse(good().as_bytes()).ok().unwrap();
+    assert!(config.kms.is_none() && config.models[0].key == KeySource::Broker);
+    let text = with_kms(SECTION, &format!("kms_key_arn = \"{ARN}\""));
+    let mut config = Config::parse(text.as_bytes()).ok().unwrap();
+    assert_eq!(config.models[0].key, KeySource::Kms(ARN.parse().unwrap()));
+    config.dial_parent(2);
+    let kms = config.kms.unwrap();
+    assert_eq!(kms.endpoint.to_string(), "vsock://2:8444");
+    assert_eq!(kms.credentials.to_string(), "vsock://2:8445");
+}
+
+#[test]
+fn a_key_in_kms_without_a_way_there_is_refused_and_the_other_way_round() {
+    let key = format!("kms_key_arn = \"{ARN}\"");
+    assert!(refused(&with_kms("", &key)).starts_with("kms: is missing"));
+    assert!(refused(&with_kms(SECTION, "")).starts_with("kms: is used by no model"));
+    let alias = "kms_key_arn = \"arn:aws:kms:eu-central-1:111122223333:alias/model\"";
+    assert!(refused(&with_kms(SECTION, alias)).starts_with("models[0].kms_key_arn: is an alias"));
+    let bare = "kms_key_arn = \"1234abcd\"";
+    assert!(refused(&with_kms(SECTION, bare)).starts_with("models[0].kms_key_arn: is not the ARN"));
+    let same = SECTION.replace("8445", "8444");
+    assert!(refused(&with_kms(&same, &key)).starts_with("kms.credentials: is the same"));
+    let roots = format!("{SECTION}\nroots = \"none\"");
+    assert!(refused(&with_kms(&roots, &key)).starts_with("kms.roots: holds no usable root"));
+}
+
+#[test]
+fn keys_of_two_regions_are_refused() {
+    let text = with_kms(SECTION, &format!("kms_key_arn = \"{ARN}\""));
+    let (_, second) = text.split_once("[[models]]").unwrap();
+    let (second, _) = second.split_once("[authorization]").unwrap();
+    let second = second
+        .replace("name = \"demo\"", "name = \"other\"")
+        .replace("eu-central-1", "us-east-1");
+    let text = text.replace(
+        "[authorization]",
+        &format!("[[models]]{second}\n[authorization]"),
+    );
+    let line = refused(&text);
+    assert!(
+        line.starts_with("models[1].kms_key_arn: is in region us-east-1"),
+        "{line}"
+    );
+}

@@ -5,13 +5,14 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use engine::{DirFiles, Engine, EngineOptions};
 use identity::{SpiffeId, Svid};
-use kbs_client::{BrokerFuture, KeyBytes};
+use kbs_client::{BrokerFuture, KeyBroker, KeyBytes};
 use sealed_model::{DataKey, SealOptions, SigningKey};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
 use crate::boot::tests::serve_folder;
+use crate::config::KeySource;
 use crate::models::Model;
 
 /// Has lost every key: each was retired.
@@ -57,12 +58,17 @@ impl World {
             package: "demo".to_owned(),
             publishers: vec![signer.public().unwrap()],
             min_epoch: 2,
+            check_segments: false,
+            key: KeySource::Broker,
         };
         let reload = Reload {
             allowed: true,
             configured: vec![config],
             limits: Limits::default(),
-            broker: Arc::new(Retired),
+            keys: Arc::new(Keys {
+                broker: Arc::new(Retired),
+                kms: None,
+            }),
             models: Arc::new(Models::new(vec![open])),
             metrics: Arc::new(Metrics::new().unwrap()),
             now: Arc::new(|| UNIX_EPOCH),

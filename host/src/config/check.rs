@@ -13,7 +13,7 @@ const MAX_SECONDS: u64 = 7 * 24 * 3600;
 /// What the types cannot say: `(field, what to write instead)`.
 pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
     check_limits("relay.limits", &config.relay.limits)?;
-    let mut classes = BTreeSet::from(["relay", "models", "heartbeat", "console"]);
+    let mut classes = BTreeSet::from(["relay", "models", "credentials", "heartbeat", "console"]);
     let mut listening = vec![
         ("control".to_owned(), &config.control),
         ("relay.listen".to_owned(), &config.relay.listen),
@@ -37,6 +37,18 @@ pub(super) fn check(config: &Config) -> Result<(), (String, String)> {
         check_count("models.max_connections", models.max_connections)?;
         check_private(&models.listen).map_err(|problem| ("models.listen".to_owned(), problem))?;
         listening.push(("models.listen".to_owned(), &models.listen));
+    }
+    if let Some(credentials) = &config.credentials {
+        let field = |name: &str| format!("credentials.{name}");
+        check_private(&credentials.listen).map_err(|problem| (field("listen"), problem))?;
+        match (&credentials.imds, &credentials.file) {
+            (None, None) | (Some(_), Some(_)) => {
+                let problem = "write one of imds = \"tcp://169.254.169.254:80\" and file = \"…\"";
+                return Err(("credentials".to_owned(), problem.to_owned()));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+        listening.push((field("listen"), &credentials.listen));
     }
     let boot = [
         ("boot.heartbeat", &config.boot.heartbeat),

@@ -71,6 +71,7 @@ class Hosts(unittest.TestCase):
         after = planned("fleet", {"kms_release": True})
         self.script = base64.b64decode(after["aws_launch_template.this"]["user_data"]).decode()
         self.assertEqual([e["target"] for e in tomllib.loads(self.part("/etc/cloister/host.toml"))["egress"]], ["kbs.example.org:8443", "kms.eu-central-1.amazonaws.com:443"])
+        self.assertEqual(tomllib.loads(self.part("/etc/cloister/host.toml"))["credentials"], {"listen": "vsock://any:8445", "imds": "tcp://169.254.169.254:80"})
         statement, = json.loads(after['aws_vpc_endpoint.service["kms"]']["policy"])["Statement"]
         self.assertEqual(statement["Action"], ["kms:Decrypt", "kms:GenerateDataKey"])
         self.assertEqual(statement["Resource"], state("base")["aws_kms_key.model"]["arn"])

@@ -57,6 +57,9 @@ pub(crate) struct UpArgs {
     /// The first question
     #[arg(long, value_name = "TEXT", default_value = "What does the host see?")]
     ask: String,
+    /// Have AWS KMS, simulated, release the models' keys instead of the key broker
+    #[arg(long)]
+    kms: bool,
     /// Where demo-model/ and target/models/ are looked for
     #[arg(long, value_name = "DIR", default_value = ".", hide = true)]
     project: PathBuf,

@@ -55,6 +55,7 @@ pub(super) async fn up(args: UpArgs, now: Clock) -> Result<(), Failure> {
         .map_err(|e| Failure::new(70, format!("this program's own path is unknown: {e}")))?;
     let mut options = Options::new(exe, models.iter().map(|(m, _)| m.clone()).collect(), now);
     options.port = args.port;
+    options.kms = args.kms;
     options.progress = Arc::new(move |text| screen.step(text));
 
     let emulated = args.emulator.clone().zip(args.parts.clone());
@@ -270,7 +271,7 @@ async fn tell(
 
     screen.heading("What this proved");
     for line in [
-        "The broker released the models' keys to this measurement and configuration only.",
+        "The models' keys were released to this measurement and configuration only.",
         "The gateway checked evidence bound to its own TLS connection before it sent the question.",
         "The relay carried ciphertext; TLS ends in the enclave process.",
     ] {

@@ -17,6 +17,8 @@ pub struct Layout {
     pub relay: u16,
     /// Broker.
     pub broker: u16,
+    /// AWS KMS, in a run that has one.
+    pub kms: u16,
     tee: Tee,
 }
 
@@ -38,6 +40,7 @@ impl Layout {
             port,
             relay: claim_port(0)?,
             broker: claim_port(0)?,
+            kms: claim_port(0)?,
             tee,
         })
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! this process: SPIFFE development authority, simulated hypervisor (measures the enclave, owns the throwaway root)
 //!   ├─ kbs       ◄─ keys of the sealed models, policy on the measurements
-//!   ├─ host      ◄─ relay, egress to kbs, sealed-model files
+//!   ├─ kms       ◄─ where asked for: the models' keys come from there instead
+//!   ├─ host      ◄─ relay, egress to kbs and kms, sealed-model files
 //!   ├─ enclave   ◄─ the simulated NSM travels over its stdin, and nothing else
 //!   │  or machine: the enclave's image in an emulated Nitro machine ([`Tee`])
 //!   └─ gateway   ◄─ http://127.0.0.1:PORT/v1
@@ -13,6 +14,7 @@
 
 mod child;
 mod keys;
+mod kms;
 mod layout;
 mod probe;
 mod settings;
@@ -37,6 +39,7 @@ pub use tee::{MachineOptions, Tee, pack};
 pub use crate::nsm::INSTANCE_ID;
 use crate::nsm::SimPki;
 use keys::RunKeys;
+use kms::RunKms;
 
 /// The trust domain of every run.
 pub const TRUST_DOMAIN: &str = "cloister.dev";
@@ -77,6 +80,8 @@ pub struct Options {
     pub gateway_dials: Option<String>,
     /// The endpoint that the relay dials instead of the enclave, to put an observer between them.
     pub relay_dials: Option<String>,
+    /// Whether AWS KMS, simulated, releases the models' keys; the broker then has none of them.
+    pub kms: bool,
     /// Cedar policy of the enclave, instead of one that permits every caller of the run's trust domain.
     pub policy: Option<String>,
     /// Whether the enclave's configuration lets newer packages replace its models.
@@ -98,6 +103,7 @@ impl Options {
             port: 0,
             gateway_dials: None,
             relay_dials: None,
+            kms: false,
             policy: None,
             reload: false,
             before_start: None,
@@ -158,6 +164,7 @@ pub struct Stack {
     pub enclave: Child,
     pub host: Child,
     pub kbs: Child,
+    pub kms: Option<Child>,
     /// How long each part took to become ready, in order.
     pub timings: Vec<(&'static str, Duration)>,
     authority: watch::Sender<bool>,
@@ -192,14 +199,24 @@ impl Stack {
         }
         timings.push(("seal", started.elapsed()));
 
-        let written = settings::write(&layout, &options, &keys, &sealed, &root_pem)?;
+        let run_kms = options.kms.then(|| RunKms::generate(now)).transpose()?;
+        let written = settings::write(
+            &layout,
+            &options,
+            &keys,
+            &sealed,
+            run_kms.as_ref(),
+            &root_pem,
+        )?;
         if let Some(hook) = options.before_start.take() {
             hook(&layout);
         }
 
         let (authority, authority_task) =
             keys::serve_workload_api(&layout, &keys, options.now.clone())?;
-        tokio::task::block_in_place(|| keys::fill_broker(&layout, &sealed, now))?;
+        // Released by one or the other, so that no run passes by the one it should not have asked.
+        let in_broker = if options.kms { &[] } else { sealed.as_slice() };
+        tokio::task::block_in_place(|| keys::fill_broker(&layout, in_broker, now))?;
 
         let mut start = async |role: &'static str, stdin: Option<&str>| {
             say(&format!("starting {role}"));
@@ -212,12 +229,26 @@ impl Stack {
                     .wait_for(&console, "heartbeat answered", READY)
                     .await?;
             }
-            let (endpoint, path) = layout.ready(role);
-            child.wait_ready(&endpoint, path, READY).await?;
+            if role == "kms" {
+                // It has the service's one endpoint and no other.
+                let log = layout.log(role);
+                child.wait_for(&log, crate::roles::KMS_READY, READY).await?;
+            } else {
+                let (endpoint, path) = layout.ready(role);
+                child.wait_ready(&endpoint, path, READY).await?;
+            }
             timings.push((role, started.elapsed()));
             Ok::<_, Error>(child)
         };
         let kbs = start("kbs", None).await?;
+        let kms = match &run_kms {
+            Some(run_kms) => {
+                let kms = start("kms", None).await?;
+                run_kms.wrap(&layout, &sealed, options.now.clone()).await?;
+                Some(kms)
+            }
+            None => None,
+        };
         let host = start("host", None).await?;
         let enclave = start(options.tee.role(), Some(&pki.to_json())).await?;
         let gateway = start("gateway", None).await?;
@@ -230,6 +261,7 @@ impl Stack {
             enclave,
             host,
             kbs,
+            kms,
             timings,
             authority,
             authority_task,
@@ -296,6 +328,12 @@ impl Stack {
             e = self.enclave.ended() => e,
             e = self.host.ended() => e,
             e = self.kbs.ended() => e,
+            e = async {
+                match &mut self.kms {
+                    Some(kms) => kms.ended().await,
+                    None => std::future::pending().await,
+                }
+            } => e,
         }
     }
 
@@ -306,7 +344,10 @@ impl Stack {
             &mut self.enclave,
             &mut self.host,
             &mut self.kbs,
-        ] {
+        ]
+        .into_iter()
+        .chain(self.kms.as_mut())
+        {
             child.stop().await;
         }
         self.authority.send_replace(true);

@@ -4,6 +4,7 @@ use attestation::{Pcrs, Sha256Digest};
 use serde_json::{Map, Value, json};
 
 use super::keys::{RunKeys, Sealed};
+use super::kms::RunKms;
 use super::tee::{self, Endpoints, Tee};
 use super::{BROKER_ID, ENCLAVE_ID, Error, INSTANCE_ID, Layout, Options, ROLE_ARN, TRUST_DOMAIN};
 use crate::nsm;
@@ -27,6 +28,7 @@ pub(super) fn write(
     options: &Options,
     keys: &RunKeys,
     sealed: &[Sealed],
+    kms: Option<&RunKms>,
     root_pem: &str,
 ) -> Result<Written, Error> {
     let root = layout.write("nitro-root.pem", root_pem.as_bytes())?;
@@ -43,7 +45,7 @@ pub(super) fn write(
     let policy = options.policy.as_deref().unwrap_or(POLICY);
     let publisher = keys.publisher.public()?.to_pem();
     let at = options.tee.endpoints(layout);
-    let mut enclave = enclave(&at, keys, sealed, &publisher, policy);
+    let mut enclave = enclave(&at, keys, sealed, kms, &publisher, policy);
     if options.reload
         && let Some(settings) = enclave.as_object_mut()
     {
@@ -59,6 +61,9 @@ pub(super) fn write(
         Tee::Machine(machine) => tee::prepare(layout, machine, &measured)?,
     };
     let image = image(&pcrs);
+    if let Some(kms) = kms {
+        kms.write(layout, root_pem, &image)?;
+    }
 
     layout.write("policy.rego", rego(&image, sealed).as_bytes())?;
     let kbs = json!({
@@ -87,7 +92,7 @@ pub(super) fn write(
         Some([heartbeat, console]) => json!({"heartbeat": heartbeat, "console": console}),
         None => json!({}),
     };
-    let host = json!({
+    let mut host = json!({
         "control": layout.control("host"),
         "enclave_control": layout.control("enclave"),
         "relay": {"listen": format!("tcp://127.0.0.1:{}", layout.relay), "enclave": relay_dials},
@@ -102,6 +107,18 @@ pub(super) fn write(
         },
         "boot": boot,
     });
+    if kms.is_some() {
+        let egress = json!({
+            "class": "kms",
+            "listen": at.host_kms,
+            "target": format!("127.0.0.1:{}", layout.kms),
+        });
+        if let Some(Value::Array(list)) = host.get_mut("egress") {
+            list.push(egress);
+        }
+        let credentials = json!({"listen": at.host_credentials, "file": "aws.json"});
+        add(&mut host, "credentials", credentials);
+    }
     layout.write("host.toml", toml_text(&host)?.as_bytes())?;
 
     let gateway_dials = options
@@ -144,22 +161,27 @@ fn enclave(
     at: &Endpoints,
     keys: &RunKeys,
     sealed: &[Sealed],
+    kms: Option<&RunKms>,
     publisher: &str,
     policy: &str,
 ) -> Value {
     let models: Vec<Value> = sealed
         .iter()
         .map(|s| {
-            json!({
+            let mut model = json!({
                 "name": s.name,
                 "source": at.models,
                 "package": s.name,
                 "publishers": [publisher],
                 "min_epoch": s.epoch,
-            })
+            });
+            if let Some(kms) = kms {
+                add(&mut model, "kms_key_arn", kms.arn.as_str().into());
+            }
+            model
         })
         .collect();
-    json!({
+    let mut file = json!({
         "spiffe_id": ENCLAVE_ID,
         "listen": {
             "serve": at.serve,
@@ -175,7 +197,22 @@ fn enclave(
         // One gateway speaks for everything on this machine; the default is meant for one of many callers.
         "limits": {"requests_per_minute": 60_000, "burst": 6_000},
         "models": models,
-    })
+    });
+    if let Some(kms) = kms {
+        let kms = json!({
+            "endpoint": at.kms,
+            "credentials": at.credentials,
+            "roots": kms.tls.root_pem,
+        });
+        add(&mut file, "kms", kms);
+    }
+    file
+}
+
+fn add(table: &mut Value, name: &str, value: Value) {
+    if let Value::Object(table) = table {
+        table.insert(name.to_owned(), value);
+    }
 }
 
 /// What decides: the image, its kernel and its application (PCR0-2).

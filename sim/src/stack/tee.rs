@@ -58,6 +58,8 @@ const SERVE: u32 = 7443;
 const CONTROL: u32 = 9100;
 const MODELS: u32 = 8000;
 const BROKER: u32 = 8443;
+const KMS: u32 = 8444;
+const CREDENTIALS: u32 = 8445;
 /// Of a parent that is a machine: its host's own control listener.
 const PARENT_CONTROL: u32 = 9101;
 /// Parent's context identifier on Nitro.
@@ -71,9 +73,13 @@ pub(super) struct Endpoints {
     pub(super) control: String,
     pub(super) models: String,
     pub(super) broker: String,
+    pub(super) kms: String,
+    pub(super) credentials: String,
     pub(super) host_dials: String,
     pub(super) host_models: String,
     pub(super) host_broker: String,
+    pub(super) host_kms: String,
+    pub(super) host_credentials: String,
     pub(super) boot: Option<[String; 2]>,
 }
 
@@ -82,12 +88,17 @@ impl Tee {
         let Some(socket) = self.socket(layout.dir()) else {
             let models = layout.unix("models.sock");
             let broker = layout.unix("egress-kbs.sock");
+            let (kms, credentials) = (layout.unix("egress-kms.sock"), layout.unix("aws.sock"));
             let serve = layout.unix("enclave.sock");
             return Endpoints {
                 control: layout.control("enclave"),
                 host_dials: serve.clone(),
                 host_models: models.clone(),
                 host_broker: broker.clone(),
+                host_kms: kms.clone(),
+                host_credentials: credentials.clone(),
+                kms,
+                credentials,
                 serve,
                 models,
                 broker,
@@ -101,9 +112,13 @@ impl Tee {
             control: format!("vsock://any:{CONTROL}"),
             models: format!("vsock://{PARENT_CID}:{MODELS}"),
             broker: format!("vsock://{PARENT_CID}:{BROKER}"),
+            kms: format!("vsock://{PARENT_CID}:{KMS}"),
+            credentials: format!("vsock://{PARENT_CID}:{CREDENTIALS}"),
             host_dials: host(SERVE),
             host_models: host(MODELS),
             host_broker: host(BROKER),
+            host_kms: host(KMS),
+            host_credentials: host(CREDENTIALS),
             // A parent that is a machine answers these itself.
             boot: (!self.parent_machine()).then_some(boot),
         }
@@ -208,6 +223,8 @@ fn parent(layout: &Layout, options: &MachineOptions) -> Result<ParentConfig, Err
         "relay": {"listen": format!("vsock://any:{SERVE}"), "enclave": format!("vsock://{cid}:{SERVE}")},
         "egress": [
             {"class": "key-release", "listen": format!("vsock://any:{BROKER}"), "target": format!("vsock://2:{BROKER}")},
+            {"class": "kms", "listen": format!("vsock://any:{KMS}"), "target": format!("vsock://2:{KMS}")},
+            {"class": "aws-credentials", "listen": format!("vsock://any:{CREDENTIALS}"), "target": format!("vsock://2:{CREDENTIALS}")},
             {"class": "sealed-models", "listen": format!("vsock://any:{MODELS}"), "target": format!("vsock://2:{MODELS}")},
         ],
         "boot": {
