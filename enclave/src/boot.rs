@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use crate::config::{Config, Limits, ModelConfig};
+use crate::config::{Config, KeySource, Limits, ModelConfig};
 use crate::host_files::HostFiles;
 use crate::keys::{Keys, KmsKeys};
 use crate::metrics::Metrics;

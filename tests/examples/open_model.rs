@@ -22,9 +22,7 @@ use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 use enclave::{HostFiles, PlainFiles};
 use engine::{Engine, EngineOptions, ModelFiles};
-use sealed_model::{
-    DataKey, Package, PublisherKey, SealOptions, SigningKey, Source, UnlockedPackage,
-};
+use sealed_model::{DataKey, Package, PublisherKey, SealOptions, SigningKey, Source};
 use serde_json::json;
 use tests::models;
 use tokio::time::Instant;
@@ -82,7 +80,8 @@ fn one_core(rounds: usize) {
     let dir = tempfile::tempdir().unwrap();
     generate(dir.path(), 90 * MIB);
     let files = Memory::read(&dir.path().join("packages/bench"));
-    let package = open(dir.path(), files);
+    let (package, key) = keyed(dir.path(), files);
+    let package = package.unlock(key).unwrap();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut segment = vec![0; usize::try_from(PLAIN).unwrap()];
     for _ in 0..rounds {
@@ -367,7 +366,9 @@ fn load(way: &str, dir: &Path) {
     let mut cpu = None;
     let seconds = match way {
         "sealed" => {
-            let files = Arc::new(Timed::new(PlainFiles::new(unlock(dir, &runtime)), begun));
+            let (package, key) = fetch(dir, &runtime);
+            let files = PlainFiles::open(package, key, false).unwrap();
+            let files = Arc::new(Timed::new(files, begun));
             let engine = Engine::load(Arc::<Timed<_>>::clone(&files), EngineOptions::default());
             engine.unwrap().stop();
             cpu = Some(files.cpu_ms.load(Ordering::Relaxed) as f64 / 1e3);
@@ -375,7 +376,8 @@ fn load(way: &str, dir: &Path) {
         }
         "segments" => {
             // No tensors: every segment fetched, verified and thrown away.
-            unlock(dir, &runtime).verify().unwrap();
+            let (package, key) = fetch(dir, &runtime);
+            package.unlock(key).unwrap().verify().unwrap();
             begun.elapsed()
         }
         "candle-mmap" => {
@@ -407,7 +409,8 @@ fn load(way: &str, dir: &Path) {
     println!("{} {} {cpu}", seconds.as_secs_f64(), peak());
 }
 
-fn unlock(dir: &Path, runtime: &tokio::runtime::Runtime) -> UnlockedPackage<HostFiles> {
+/// The package through the host, its manifest verified, and its key.
+fn fetch(dir: &Path, runtime: &tokio::runtime::Runtime) -> (Package<HostFiles>, DataKey) {
     let source = Endpoint::Unix(dir.join("models.sock"));
     let files = HostFiles::new(
         runtime.handle().clone(),
@@ -416,17 +419,15 @@ fn unlock(dir: &Path, runtime: &tokio::runtime::Runtime) -> UnlockedPackage<Host
         CONNECTIONS,
         DEADLINE,
     );
-    open(dir, files)
+    keyed(dir, files)
 }
 
-fn open<S: Source>(dir: &Path, files: S) -> UnlockedPackage<S> {
+fn keyed<S: Source>(dir: &Path, files: S) -> (Package<S>, DataKey) {
     let publisher = fs::read_to_string(dir.join("publisher.pem")).unwrap();
     let publisher = PublisherKey::from_pem(&publisher).unwrap();
     let key = DataKey::from_bytes(&fs::read(dir.join("data.key")).unwrap()).unwrap();
-    Package::open(files, &[publisher], "bench", 1)
-        .unwrap()
-        .unlock(key)
-        .unwrap()
+    let package = Package::open(files, &[publisher], "bench", 1).unwrap();
+    (package, key)
 }
 
 /// Most memory this process ever held, in MiB.

@@ -11,6 +11,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::config::Limits;
+use crate::keys::Keys;
 
 struct Nobody;
 
@@ -41,7 +42,10 @@ fn health(after: u64) -> Arc<Health> {
         allowed: false,
         configured: Vec::new(),
         limits: Limits::default(),
-        broker: Arc::new(Nobody),
+        keys: Arc::new(Keys {
+            broker: Arc::new(Nobody),
+            kms: None,
+        }),
         models: Arc::clone(&models),
         metrics: Arc::clone(&metrics),
         now: Arc::new(start),

@@ -13,7 +13,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use identity::issue::{Authority, new_svid_der};
 use identity::{SpiffeId, TrustBundles, TrustDomain};
-use kbs_client::BrokerConfig;
+use kbs_client::{Server, ServerIdentity};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P384_SHA384,
@@ -89,13 +89,13 @@ impl Site {
 
     /// An enclave's client, with a key and evidence of its own for every release.
     pub(crate) fn client(&self) -> kbs_client::Broker {
-        let config = BrokerConfig {
+        let servers = vec![Server {
             endpoint: self.listen(),
-            spiffe_id: SpiffeId::new(BROKER_ID).unwrap(),
-        };
+            identity: ServerIdentity::Spiffe(SpiffeId::new(BROKER_ID).unwrap()),
+        }];
         let nsm: Arc<Nsm> = Arc::clone(&self.nsm);
         let digest = Sha256Digest::of(b"config");
-        kbs_client::Broker::new(config, self.bundles(), nsm, digest, BootId::random()).unwrap()
+        kbs_client::Broker::new(servers, self.bundles(), nsm, digest, BootId::random()).unwrap()
     }
 
     /// Runs `kbs` with these arguments and the configuration.
