@@ -226,5 +226,5 @@ async fn a_refusal_by_one_broker_is_not_taken_to_another() {
         .err()
         .unwrap();
     assert!(matches!(error, Error::Refused { .. }), "{error}");
-    assert_eq!(other.outcomes(), ["stored", "policy-set"]);
+    assert_eq!(other.outcomes(), ["stored", "policy-set", "started"]);
 }

@@ -286,7 +286,7 @@ fn a_trustee_is_known_by_a_host_name_under_a_given_root() {
         ),
         (
             right.replacen("BEGIN CERTIFICATE", "BEGIN NOTHING", 1),
-            "trustee.ca: no certificate",
+            "trustee.ca: no readable certificate",
         ),
         (format!("{right}insecure = true\n"), "line "),
         (right.replacen("server_name", "name", 1), "line "),
