@@ -18,6 +18,8 @@ mod broker;
 mod passport;
 #[path = "key_release/peer.rs"]
 mod peer;
+#[path = "key_release/probe.rs"]
+mod probe;
 #[path = "key_release/refusals.rs"]
 mod refusals;
 #[path = "key_release/releases.rs"]

@@ -5,14 +5,16 @@ use zeroize::Zeroizing;
 use crate::{Error, Sha256Digest};
 
 /// The secret that opens one version of one model: 32 bytes from a broker. Wiped when dropped.
-pub struct DataKey(Zeroizing<[u8; 32]>);
+///
+/// It stays in one place on the heap: a value that moves leaves its bytes behind on each stack that it was on.
+pub struct DataKey(Box<Zeroizing<[u8; 32]>>);
 
 impl DataKey {
     pub const LEN: usize = 32;
     const CHECK_LABEL: &[u8] = b"cloister sealed model key check v1\0";
 
     pub fn generate() -> Result<Self, Error> {
-        let mut bytes = Zeroizing::new([0; Self::LEN]);
+        let mut bytes = Box::new(Zeroizing::new([0; Self::LEN]));
         rand::fill(bytes.as_mut_slice())
             .map_err(|Unspecified| Error::Internal("the system's randomness is not available"))?;
         Ok(Self(bytes))
@@ -21,7 +23,7 @@ impl DataKey {
     /// # Errors
     /// Where `bytes` are not 32.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let mut own = Zeroizing::new([0; Self::LEN]);
+        let mut own = Box::new(Zeroizing::new([0; Self::LEN]));
         if bytes.len() != own.len() {
             return Err(Error::Key {
                 what: "data key",

@@ -4,6 +4,7 @@
 //! The evidence is a simulated module's, under a root that is made for it: a broker releases something only if it was told to
 //! trust that root. What is obtained is written to a file or not at all; the screen sees its length.
 
+mod kms;
 mod module;
 mod server;
 
@@ -17,9 +18,12 @@ use clap::{Parser, ValueEnum};
 use identity::TrustBundles;
 use kbs_client::{Broker, Error, Step};
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::dev::screen::{Screen, fail};
+use crate::nsm::SimNsm;
 use crate::stack::Clock;
+use kms::KmsArgs;
 use server::ServerArgs;
 
 /// Ask a key broker for one resource, as an enclave would, and print each step with its time.
@@ -32,9 +36,10 @@ struct Cli {
     /// How the resource is obtained
     #[arg(long, value_enum)]
     mode: Mode,
-    /// The broker that gets the evidence: https://HOST:PORT, or tcp://, unix://, vsock:// with --spiffe-id
-    #[arg(long, value_name = "URL")]
-    url: String,
+    /// The broker that gets the evidence: https://HOST:PORT, or tcp://, unix://, vsock:// with --spiffe-id.
+    /// kms: where the service is reached, by default its public address
+    #[arg(long, value_name = "URL", required_if_eq_any([("mode", "kbs"), ("mode", "passport")]))]
+    url: Option<String>,
     #[command(flatten)]
     broker: ServerArgs,
     /// passport: the server that gets the token and has the resource
@@ -47,9 +52,11 @@ struct Cli {
     /// passport: the roots of that server's certificate, PEM
     #[arg(long, value_name = "FILE", required_if_eq("mode", "passport"))]
     trustee_ca: Option<PathBuf>,
-    /// <repository>/<type>/<tag>
-    #[arg(long, value_name = "PATH")]
-    resource: String,
+    #[command(flatten)]
+    kms: KmsArgs,
+    /// kbs, passport: <repository>/<type>/<tag>
+    #[arg(long, value_name = "PATH", required_if_eq_any([("mode", "kbs"), ("mode", "passport")]))]
+    resource: Option<String>,
     /// The simulated module: made here if the file is not there; its root goes to FILE.root.pem
     #[arg(long, value_name = "FILE", default_value = "probe-module.json")]
     module: PathBuf,
@@ -71,6 +78,8 @@ Examples:
   A stock Trustee, on the word of a Cloister broker:
     key-release-probe --mode passport --url tcp://127.0.0.1:8443 --spiffe-id spiffe://example.org/kbs \\
       --bundle bundle.pem --trustee-url https://trustee.example.org:8080 --trustee-ca ca.pem --resource models/demo/epoch-1
+  AWS KMS, or what stands in for it; the public service refuses a simulated module, and says how:
+    key-release-probe --mode kms --package ./packages/my-model
 
 Exit codes: 0 obtained, 64 usage, 69 not available, 70 bug, 77 refused.";
 
@@ -80,6 +89,8 @@ enum Mode {
     Kbs,
     /// The broker turns the evidence into a token; another server takes that
     Passport,
+    /// AWS KMS decrypts a package's wrapped key to the attested key
+    Kms,
 }
 
 /// One line for a person, and the exit code.
@@ -100,7 +111,14 @@ fn register(text: &str) -> Result<(u8, Pcr), String> {
 
 /// Runs the command line and returns the process's exit code.
 pub fn main(now: Clock) -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a closed terminal is no reason to fail.
+            error.print().ok();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -124,38 +142,60 @@ async fn probe(cli: Cli, now: Clock) -> Result<(), Failure> {
         screen.field(&format!("PCR{index}"), &pcr.to_string());
     }
 
-    let (broker, bundles) = cli.broker.server(&cli.url, "--url")?;
-    let mut client = Broker::new(
+    screen.heading("Steps");
+    let begun = Instant::now();
+    let last = Mutex::new(begun);
+    let step = move |what: &str| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        timed(screen, last.elapsed(), what);
+        *last = Instant::now();
+    };
+    let obtained = match cli.mode {
+        Mode::Kms => {
+            let step = Arc::new(step);
+            let made = Arc::clone(&step);
+            let made = move || made("recipient key and evidence made");
+            let (url, ca) = (cli.url.as_deref(), cli.broker.ca());
+            let secret = cli.kms.obtain(url, ca, module.nsm, now, made).await?;
+            step("answered and opened");
+            Zeroizing::new(secret.expose().to_vec())
+        }
+        Mode::Kbs | Mode::Passport => {
+            let client = client(&cli, module.nsm)?;
+            let client = client.with_observer(Arc::new(move |done: Step| step(&done.to_string())));
+            let path = cli.resource.as_deref().unwrap_or_default();
+            let secret = client.data_key(path).await.map_err(explained)?;
+            Zeroizing::new(secret.expose().to_vec())
+        }
+    };
+    timed(screen, begun.elapsed(), "in all");
+    screen.good(&format!("{} bytes obtained", obtained.len()));
+    if let Some(out) = &cli.out {
+        module::write_private(out, &obtained)?;
+        screen.field("written to", &out.display().to_string());
+    }
+    Ok(())
+}
+
+fn client(cli: &Cli, nsm: SimNsm) -> Result<Broker, Failure> {
+    let url = cli.url.as_deref().unwrap_or_default();
+    let (broker, bundles) = cli.broker.server(url, "--url")?;
+    let client = Broker::new(
         vec![broker],
         bundles.unwrap_or_else(TrustBundles::new),
-        Arc::new(module.nsm),
+        Arc::new(nsm),
         Sha256Digest::of(b"key-release-probe"),
         BootId::random(),
     )
     .map_err(|error| Failure::usage(error.to_string()))?;
-    if let (Mode::Passport, Some(url), Some(ca)) = (cli.mode, &cli.trustee_url, &cli.trustee_ca) {
-        let (trustee, _) = ServerArgs::web(ca.clone()).server(url, "--trustee-url")?;
-        client = client
-            .with_trustee(trustee)
-            .map_err(|error| Failure::usage(format!("{}: {error}", ca.display())))?;
-    }
-
-    screen.heading("Steps");
-    let begun = Instant::now();
-    let last = Mutex::new(begun);
-    let client = client.with_observer(Arc::new(move |step: Step| {
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        timed(screen, last.elapsed(), &step.to_string());
-        *last = Instant::now();
-    }));
-    let obtained = client.data_key(&cli.resource).await.map_err(explained)?;
-    timed(screen, begun.elapsed(), "in all");
-    screen.good(&format!("{} bytes obtained", obtained.expose().len()));
-    if let Some(out) = &cli.out {
-        module::write_private(out, obtained.expose())?;
-        screen.field("written to", &out.display().to_string());
-    }
-    Ok(())
+    let (Mode::Passport, Some(url), Some(ca)) = (cli.mode, &cli.trustee_url, &cli.trustee_ca)
+    else {
+        return Ok(client);
+    };
+    let (trustee, _) = ServerArgs::web(ca.clone()).server(url, "--trustee-url")?;
+    client
+        .with_trustee(trustee)
+        .map_err(|error| Failure::usage(format!("{}: {error}", ca.display())))
 }
 
 fn timed(screen: Screen, took: Duration, what: &str) {

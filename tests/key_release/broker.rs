@@ -39,6 +39,10 @@ pub struct Setup {
     pub issuer: bool,
     /// A configured token key, and these public keys (PEM) published beside it.
     pub token: Option<Vec<String>>,
+    /// When the broker's clock stands; it moves by [`Broker::pass`] alone.
+    pub start: Duration,
+    /// Another root of evidence than the broker's own, PEM.
+    pub anchor: Option<String>,
 }
 
 impl Default for Setup {
@@ -47,6 +51,8 @@ impl Default for Setup {
             policy: Some(policy(&pcrs())),
             issuer: true,
             token: None,
+            start: START,
+            anchor: None,
         }
     }
 }
@@ -67,7 +73,7 @@ pub fn other_pcrs() -> Pcrs {
     pcrs
 }
 
-fn policy(pcrs: &Pcrs) -> String {
+pub fn policy(pcrs: &Pcrs) -> String {
     format!(
         "package policy\n\nimport rego.v1\n\ndefault allow := false\n\nallow if {{\n\tdata.plugin == \"resource\"\n\t\
          input.nitro.pcrs[\"0\"] == \"{}\"\n\tdata[\"resource-path\"][0] == \"models\"\n}}\n",
@@ -82,15 +88,16 @@ impl Broker {
 
     pub async fn with(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let seconds = Arc::new(AtomicU64::new(START.as_secs()));
-        let now = SystemTime::UNIX_EPOCH + START;
+        let seconds = Arc::new(AtomicU64::new(setup.start.as_secs()));
+        let now = SystemTime::UNIX_EPOCH + setup.start;
         let pki = SimPki::generate(now);
         let domain = TrustDomain::new("example.org").unwrap();
         let root = Authority::generate_root(&domain, now, 30 * DAY).unwrap();
 
         kbs::init(dir.path()).unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write("root.pem", &pki.root_pem());
+        let anchor = setup.anchor.clone().unwrap_or_else(|| pki.root_pem());
+        write("root.pem", &anchor);
         let issuer = root.intermediate(now, 30 * DAY).unwrap();
         write(
             "ca.pem",

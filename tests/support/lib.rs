@@ -28,13 +28,17 @@ pub fn root() -> PathBuf {
 /// # Panics
 /// When it was not built.
 pub fn cloister_dev() -> PathBuf {
-    // target/release/deps/<test> → target/release/cloister-dev
+    program("cloister-dev")
+}
+
+/// `name` of the simulator's crate, built beside this test.
+///
+/// # Panics
+/// When it was not built.
+pub fn program(name: &str) -> PathBuf {
+    // target/release/deps/<test> → target/release/<name>
     let test = std::env::current_exe().unwrap();
-    let exe = test
-        .parent()
-        .and_then(|p| p.parent())
-        .unwrap()
-        .join("cloister-dev");
+    let exe = test.parent().and_then(|p| p.parent()).unwrap().join(name);
     assert!(
         exe.is_file(),
         "{} is missing: cargo build --release -p sim",

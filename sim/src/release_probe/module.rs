@@ -1,7 +1,7 @@
 //! The simulated module that the probe attests with. It outlives a run, so that a broker can be set up for it.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,19 @@ pub(super) fn open(
     pcrs.extend(registers.iter().copied());
     let nsm = SimNsm::new(pki, pcrs.clone(), now.clone());
     Ok((Module { nsm, pcrs }, root))
+}
+
+/// A file of at most `most` bytes.
+pub(super) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
+    let named = |problem: String| Failure(format!("{}: {problem}", path.display()), 64);
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+        .map_err(|error| named(error.to_string()))?;
+    if bytes.len() as u64 > most {
+        return Err(named(format!("is larger than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// A new file that only its owner may read.

@@ -1,6 +1,6 @@
 //! Where a broker is and who it must be, from the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use identity::{SpiffeId, TrustBundles};
 use kbs_client::{Server, ServerIdentity};
@@ -13,12 +13,7 @@ use super::Failure;
 #[derive(clap::Args)]
 pub(super) struct ServerArgs {
     /// The roots of the broker's certificate, PEM; the host name in the URL has to be in it
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "spiffe_id",
-        required_unless_present = "spiffe_id"
-    )]
+    #[arg(long, value_name = "FILE", conflicts_with = "spiffe_id")]
     ca: Option<PathBuf>,
     /// The broker's SPIFFE ID, instead of a host name
     #[arg(long, value_name = "ID", requires = "bundle")]
@@ -37,6 +32,10 @@ impl ServerArgs {
         }
     }
 
+    pub(super) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
     /// The server at `url`, which the argument `flag` gave, and the bundle that its ID is checked against.
     pub(super) fn server(
         &self,
@@ -49,10 +48,7 @@ impl ServerArgs {
             let text = read(bundle)?;
             let bundles = TrustBundles::from_pem(id.trust_domain(), &text)
                 .map_err(|error| Failure::usage(format!("{}: {error}", bundle.display())))?;
-            let url = url.replacen("https://", "tcp://", 1);
-            let endpoint: Endpoint = url
-                .parse()
-                .map_err(|error| Failure::usage(format!("{flag} {url}: {error}")))?;
+            let endpoint = endpoint(url)?;
             let identity = ServerIdentity::Spiffe(id);
             return Ok((Server { endpoint, identity }, Some(bundles)));
         }
@@ -93,7 +89,16 @@ fn web_address(url: &str) -> Option<(String, String)> {
     Some((format!("{host}:{port}"), bare.to_owned()))
 }
 
-fn read(path: &PathBuf) -> Result<String, Failure> {
+/// What to dial, where nothing depends on the host's name: an endpoint, or an https URL.
+pub(super) fn endpoint(url: &str) -> Result<Endpoint, Failure> {
+    let endpoint = match web_address(url) {
+        Some((address, _)) => return Ok(Endpoint::Tcp(address)),
+        None => url.parse(),
+    };
+    endpoint.map_err(|error| Failure::usage(format!("--url {url}: {error}")))
+}
+
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
