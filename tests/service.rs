@@ -120,6 +120,23 @@ async fn a_prompt_goes_from_the_gateway_to_the_model_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_that_were_released_outlive_the_broker() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::start(tests::options(models::both(dir.path())))
+        .await
+        .unwrap();
+    stack.kbs.stop().await;
+    assert_eq!(stack.kbs.id(), None);
+    let broker = format!("tcp://127.0.0.1:{}", stack.layout.broker);
+    stack::get(&broker, "/healthz").await.unwrap_err();
+
+    let asked = json!({"model": models::EMBED, "input": "still here"});
+    let (status, answer) = json_of(&stack, "/v1/embeddings", &asked).await;
+    assert_eq!(status, 200, "{answer}");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let stack = Stack::start(tests::options(models::both(dir.path())))
