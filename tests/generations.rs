@@ -253,3 +253,28 @@ async fn without_the_measured_permission_the_models_of_the_boot_stay() {
     assert_eq!(answered(&stack).await, first);
     stack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_of_the_host_or_of_the_enclave_reloads_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = models::both(dir.path());
+    let mut options = tests::options(all.clone());
+    reloadable(&mut options, false);
+    let stack = Stack::start(options).await.unwrap();
+    for (epoch, program) in [(2, &stack.enclave), (3, &stack.host)] {
+        let release = stack.publish(&all[0], epoch, true).unwrap();
+        let expected = release.manifest_sha256.to_string();
+        let pid = program.id().unwrap().to_string();
+        // Asked again where the generation before still drains.
+        until("the hangup reloads nothing", async || {
+            let hangup = std::process::Command::new("kill")
+                .args(["-HUP", &pid])
+                .status();
+            assert!(hangup.unwrap().success());
+            sleep(Duration::from_millis(200)).await;
+            answered(&stack).await == (200, Some(expected.clone()))
+        })
+        .await;
+    }
+    stack.stop().await;
+}
