@@ -190,6 +190,7 @@ async fn open_models(
     tracing::info!(listen = %listener.local(), root = %config.root.display(), "sealed models");
     let models = Arc::new(Models::new(root, meters.models()));
     let accept = move |stream| {
+        models::widen(&stream);
         let models = Arc::clone(&models);
         let service = service_fn(move |request| {
             let models = Arc::clone(&models);

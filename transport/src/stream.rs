@@ -1,5 +1,5 @@
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as Descriptor;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -35,6 +35,16 @@ impl Stream {
         let stream = Descriptor::from(descriptor);
         stream.set_nonblocking(false)?;
         Ok(stream)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Vsock(s) => s.as_fd(),
+            Self::Unix(s) => s.as_fd(),
+            Self::Tcp(s) => s.as_fd(),
+        }
     }
 }
 
