@@ -100,6 +100,13 @@ pub fn verdict(error: &std::io::Error) -> Option<&Error> {
     other.0.downcast_ref()
 }
 
+/// Whether a handshake failed because of who the peer is, by any check of its certificate, and not because bytes were lost.
+#[must_use]
+pub fn is_about_the_certificate(error: &std::io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 /// Carries our reason through rustls. The peer sees one alert, `certificate_unknown`, whatever the reason was.
 pub(crate) fn refuse(error: Error) -> rustls::Error {
     rustls::CertificateError::Other(rustls::OtherError(std::sync::Arc::new(error))).into()

@@ -26,7 +26,7 @@ pub use spiffe::{SpiffeId, TrustDomain};
 pub use bundle::{BundleHandle, MAX_CHAIN, TrustBundles};
 pub use clock::Clock;
 pub use credentials::Credentials;
-pub use error::{Error, verdict};
+pub use error::{Error, is_about_the_certificate, verdict};
 pub use leaf::{Leaf, leaf};
 pub use session::{SessionFacts, client_facts, server_facts};
 pub use svid::Svid;

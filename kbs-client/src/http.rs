@@ -78,7 +78,7 @@ impl Connection {
             let stream = TlsConnector::from(Arc::clone(&link.tls))
                 .connect(link.name(), stream)
                 .await
-                .map_err(|error| match is_about_the_certificate(&error) {
+                .map_err(|error| match identity::is_about_the_certificate(&error) {
                     true => Unavailable::Identity(error),
                     false => Unavailable::Io(error),
                 })?;
@@ -182,14 +182,6 @@ impl Connection {
             },
         }
     }
-}
-
-/// Whether TLS ended because of who the peer is, and not because bytes were lost.
-fn is_about_the_certificate(error: &std::io::Error) -> bool {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// `Retry-After` in seconds (RFC 9110 §10.2.3); a date in it is not read.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
+use transport::jittered;
 
 use crate::error::{Error, Failure, Unavailable};
 
@@ -99,15 +100,6 @@ where
 /// Ours, or the longer one that a server asked for.
 fn pause(own: Duration, asked: Duration) -> Duration {
     jittered(own.max(asked.min(MAX_WAIT)))
-}
-
-/// Three quarters to one whole of `wait`, so that a fleet that lost its broker does not come back in step.
-fn jittered(wait: Duration) -> Duration {
-    let mut random = [0_u8];
-    if aws_lc_rs::rand::fill(&mut random).is_err() {
-        return wait;
-    }
-    wait.mul_f64(0.75 + f64::from(random[0]) / 1024.0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! One request on one connection; every wait and every body bounded.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,10 +36,9 @@ pub(crate) async fn send(
         TlsConnector::from(tls)
             .connect(name, stream)
             .await
-            .map_err(|error| match error.kind() {
-                // rustls gives its own errors this kind: what the peer sent was wrong.
-                io::ErrorKind::InvalidData => Unavailable::Tls(error),
-                _ => Unavailable::Io(error),
+            .map_err(|error| match identity::is_about_the_certificate(&error) {
+                true => Unavailable::Tls(error),
+                false => Unavailable::Io(error),
             })
     };
     let stream = match timeout(CONNECT, connect).await {
@@ -88,7 +86,7 @@ async fn exchange(
                 Err(error) if error.is::<LengthLimitError>() => Err(Unavailable::TooLong),
                 Err(error) => Err(match error.downcast::<hyper::Error>() {
                     Ok(error) => Unavailable::Http(*error),
-                    Err(error) => Unavailable::Io(io::Error::other(error)),
+                    Err(error) => Unavailable::Io(std::io::Error::other(error)),
                 }),
             }
         };

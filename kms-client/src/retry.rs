@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use transport::jittered;
 
 use crate::error::{Error, Failure};
 
@@ -32,13 +33,4 @@ where
         wait = wait.saturating_mul(2);
         attempts += 1;
     }
-}
-
-/// Three quarters to one whole of `wait`, so that a fleet does not come back in step.
-fn jittered(wait: Duration) -> Duration {
-    let mut random = [0_u8];
-    if aws_lc_rs::rand::fill(&mut random).is_err() {
-        return wait;
-    }
-    wait.mul_f64(0.75 + f64::from(random[0]) / 1024.0)
 }

@@ -1,21 +1,18 @@
 //! TLS to KMS: 1.3 alone, ended in here, under roots that are part of what is measured.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use identity::pem;
-use rustls::client::Resumption;
-use rustls::time_provider::TimeProvider;
-use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::UnixTime;
+use identity::{Clock, pem};
+use rustls::ClientConfig;
+use rustls_pki_types::CertificateDer;
 
 use crate::Now;
 
+const ALPN: &[&[u8]] = &[b"http/1.1"];
+
 /// The roots under which the service's certificate is looked for.
 #[derive(Clone)]
-pub struct Roots(Arc<RootCertStore>);
+pub struct Roots(Vec<CertificateDer<'static>>);
 
 /// The roots cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,47 +33,19 @@ impl Roots {
     /// # Errors
     /// No certificate, or one that is none.
     pub fn from_pem(text: &str) -> Result<Self, RootsError> {
-        let certificates =
-            pem::certificates(text).map_err(|error| RootsError(error.to_string()))?;
-        let mut store = RootCertStore::empty();
-        for certificate in certificates {
-            store
-                .add(certificate)
-                .map_err(|error| RootsError(error.to_string()))?;
-        }
-        if store.is_empty() {
-            return Err(RootsError("no certificate in it".to_owned()));
-        }
-        Ok(Self(Arc::new(store)))
+        let refused = |error: identity::Error| RootsError(error.to_string());
+        let roots = Self(pem::certificates(text).map_err(refused)?);
+        // A certificate that is no root is found here and not at the first request.
+        roots.config_at(&Clock::system()).map_err(refused)?;
+        Ok(roots)
     }
 
-    pub(crate) fn client_config(&self, now: Now) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let provider = Arc::new(identity::provider());
-        let mut config = ClientConfig::builder_with_details(provider, Arc::new(Time(now)))
-            .with_protocol_versions(&[&TLS13])?
-            .with_root_certificates(Arc::clone(&self.0))
-            .with_no_client_auth();
-        config.resumption = Resumption::disabled();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+    pub(crate) fn client_config(&self, now: Now) -> Result<Arc<ClientConfig>, identity::Error> {
+        self.config_at(&Clock::from_fn(now))
     }
-}
 
-struct Time(Now);
-
-impl fmt::Debug for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Time")
-    }
-}
-
-impl TimeProvider for Time {
-    fn current_time(&self) -> Option<UnixTime> {
-        let since: SystemTime = (self.0)();
-        since
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .map(UnixTime::since_unix_epoch)
+    fn config_at(&self, clock: &Clock) -> Result<Arc<ClientConfig>, identity::Error> {
+        identity::web_client_config(clock, &self.0, ALPN)
     }
 }
 

@@ -6,12 +6,14 @@
 mod endpoint;
 mod error;
 mod hybrid;
+mod jitter;
 mod listener;
 mod serve;
 mod stream;
 
 pub use endpoint::Endpoint;
 pub use error::EndpointError;
+pub use jitter::jittered;
 pub use listener::{AcceptBackoff, Listener};
 pub use serve::{ServeLimits, serve, serve_with_turnover};
 pub use stream::Stream;
