@@ -28,7 +28,7 @@ pub(crate) use runtime::CONFIG;
 Examples:
   cloister measure app.eif --files
   cloister measure app.eif --manifest packages/chat/manifest.json         PCR16, for a session policy
-  cloister measure app.eif --format gateway                      images = … for gateway.toml, [[issuer.map]] of kbs.toml
+  cloister measure app.eif --format gateway                      images = … for a gateway's policy, [[issuer.map]] of kbs.toml
   cloister measure app.eif --format rego --key-id models/chat/epoch-3 > policy.rego
   cloister measure app.eif --format kms --role arn:aws:iam::123456789012:role/enclave")]
 pub(crate) struct Measure {

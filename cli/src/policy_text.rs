@@ -61,12 +61,12 @@ allow if {{
     )
 }
 
-/// A line of TOML that accepts any of `images`, for `[policy]` of a gateway and, without PCR16, for `[[issuer.map]]` of kbs: an
+/// A line of TOML that accepts any of `images`, for the policy of a gateway and, without PCR16, for `[[issuer.map]]` of kbs: an
 /// identity is issued before that register is extended.
 pub(crate) fn gateway<P: Display>(images: &[Vec<(u8, P)>]) -> String {
     let mut registers = images.iter().flatten();
     let only = match registers.any(|(index, _)| *index == RUNTIME_PCR) {
-        true => "# PCR16: for [policy] of a gateway only\n",
+        true => "# PCR16: for the policy of a gateway only\n",
         false => "",
     };
     let images: Vec<String> = images

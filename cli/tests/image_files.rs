@@ -256,7 +256,7 @@ fn pcr16_follows_from_configuration_and_manifests() {
     };
     assert_eq!(image.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 16]);
     assert_eq!(image[&16].to_string(), expected);
-    has(&text, &["# PCR16: for [policy] of a gateway only\n"]);
+    has(&text, &["# PCR16: for the policy of a gateway only\n"]);
     // Another file says otherwise.
     let other = "[[models]]\nname = \"chat\"\n";
     fs::write(world.path("other.toml"), other).unwrap();

@@ -1,16 +1,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use attestation::{ReferenceValues, Sha256Digest, TrustAnchor};
-use identity::SpiffeId;
 use serde::Deserialize;
 use transport::Endpoint;
 
-use crate::{ModelRule, Policy};
-
-/// The word for the AWS root; anything else is a path.
-const AWS_NITRO: &str = "aws-nitro";
+use crate::policy::{self, History, HistoryError, Policy, PolicyFileError};
 
 /// A gateway, ready to run: everything was checked when the file was read.
 #[derive(Clone, Debug)]
@@ -23,7 +17,12 @@ pub struct Config {
     pub enclave: Endpoint,
     /// SPIFFE Workload API of this machine, as `unix:///path` or `tcp://ip:port`.
     pub workload_api: String,
+    /// The policy file, read again at SIGHUP.
+    pub policy_file: PathBuf,
+    /// What is in it.
     pub policy: Policy,
+    /// What was enforced before; it permits `policy`.
+    pub history: History,
     pub limits: Limits,
 }
 
@@ -75,6 +74,21 @@ pub enum ConfigError {
         field: &'static str,
         problem: String,
     },
+    #[error(transparent)]
+    Policy(#[from] PolicyFileError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+impl ConfigError {
+    /// The program's exit code (BSD sysexits): 77 for a policy that goes back, 64 for everything that is to be written otherwise.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::History(HistoryError::GoesBack { .. } | HistoryError::SameSerial { .. }) => 77,
+            _ => 64,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -84,43 +98,14 @@ struct File {
     control: Option<Endpoint>,
     enclave: Endpoint,
     workload_api: String,
-    policy: PolicyTable,
+    policy: PathBuf,
+    policy_history: PathBuf,
     #[serde(default)]
     limits: Limits,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyTable {
-    server_id: String,
-    trust_anchor: String,
-    images: ReferenceValues,
-    config_digest: Sha256Digest,
-    #[serde(default = "default_max_age")]
-    max_age_s: u64,
-    #[serde(default = "default_reattest")]
-    reattest_s: u64,
-    models: Vec<ModelTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelTable {
-    name: String,
-    min_epoch: u64,
-    manifest_sha256: Option<Sha256Digest>,
-}
-
-fn default_max_age() -> u64 {
-    300
-}
-
-fn default_reattest() -> u64 {
-    600
-}
-
 impl Config {
-    /// Reads and checks a TOML file. Paths in it are relative to the file.
+    /// Reads and checks a TOML file, and the policy and the history that it names. Paths in it are relative to the file.
     ///
     /// # Errors
     /// [`ConfigError`], before anything else has happened.
@@ -138,19 +123,20 @@ impl Config {
                 message: error.message().replace('\n', "; "),
             }
         })?;
-        file.check(path.parent().unwrap_or(Path::new(".")))
+        file.check()
             .map_err(|(field, problem)| ConfigError::Field {
                 path: shown,
                 field,
                 problem,
-            })
+            })?
+            .complete(path.parent().unwrap_or(Path::new(".")))
     }
 }
 
 type Problem = (&'static str, String);
 
 impl File {
-    fn check(self, dir: &Path) -> Result<Config, Problem> {
+    fn check(self) -> Result<Checked, Problem> {
         let listen = loopback(&self.listen)?;
         if !self.workload_api.starts_with("unix:/") && !self.workload_api.starts_with("tcp://") {
             let problem = "write unix:///path or tcp://IP:PORT of this machine's workload api";
@@ -164,13 +150,32 @@ impl File {
         {
             return Err(("limits", "every limit must be at least 1".to_owned()));
         }
+        Ok(Checked { listen, file: self })
+    }
+}
+
+/// A file whose own fields make sense.
+struct Checked {
+    listen: SocketAddr,
+    file: File,
+}
+
+impl Checked {
+    fn complete(self, dir: &Path) -> Result<Config, ConfigError> {
+        let Self { listen, file } = self;
+        let policy_file = dir.join(file.policy);
+        let policy = policy::load(&policy_file)?;
+        let history = History::open(&dir.join(file.policy_history))?;
+        history.check(&policy)?;
         Ok(Config {
             listen,
-            control: self.control,
-            enclave: self.enclave,
-            workload_api: self.workload_api,
-            policy: self.policy.check(dir)?,
-            limits,
+            control: file.control,
+            enclave: file.enclave,
+            workload_api: file.workload_api,
+            policy_file,
+            policy,
+            history,
+            limits: file.limits,
         })
     }
 }
@@ -189,49 +194,6 @@ fn loopback(text: &str) -> Result<SocketAddr, Problem> {
         return Err(("listen", problem));
     }
     Ok(address)
-}
-
-impl PolicyTable {
-    fn check(self, dir: &Path) -> Result<Policy, Problem> {
-        let server_id = SpiffeId::new(&self.server_id)
-            .map_err(|error| ("policy.server_id", error.to_string()))?;
-        let models = self
-            .models
-            .into_iter()
-            .map(|model| ModelRule {
-                name: model.name,
-                min_epoch: model.min_epoch,
-                manifest_sha256: model.manifest_sha256,
-            })
-            .collect();
-        let policy = Policy {
-            server_id,
-            trust_anchor: trust_anchor(&self.trust_anchor, dir)?,
-            images: self.images,
-            config_digest: self.config_digest,
-            models,
-            max_age: Duration::from_secs(self.max_age_s),
-            reattest: Duration::from_secs(self.reattest_s),
-        };
-        policy
-            .validate()
-            .map_err(|error| ("policy", error.to_string()))?;
-        Ok(policy)
-    }
-}
-
-fn trust_anchor(text: &str, dir: &Path) -> Result<TrustAnchor, Problem> {
-    const FIELD: &str = "policy.trust_anchor";
-    if text == AWS_NITRO {
-        return Ok(TrustAnchor::aws_nitro());
-    }
-    let path: PathBuf = dir.join(text);
-    let problem = |error: &dyn std::fmt::Display| {
-        let fix = format!("write \"{AWS_NITRO}\" or the path of a root certificate in PEM");
-        (FIELD, format!("{}: {error}; {fix}", path.display()))
-    };
-    let pem = std::fs::read(&path).map_err(|error| problem(&error))?;
-    TrustAnchor::from_pem(&pem).map_err(|error| problem(&error))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use attestation::Sha256Digest;
+use attestation::{Pcr, Sha256Digest};
+use identity::SpiffeId;
 
 use crate::PolicyError;
 
@@ -34,6 +35,8 @@ pub enum Step {
     Measurements,
     /// 5: its age.
     Freshness,
+    /// 5: the parent instance or its role.
+    Fleet,
     /// 5: the configuration.
     ConfigDigest,
     /// 5: the models.
@@ -58,6 +61,7 @@ impl Step {
             Self::Binding => "binding",
             Self::Measurements => "measurements",
             Self::Freshness => "freshness",
+            Self::Fleet => "fleet",
             Self::ConfigDigest => "config-digest",
             Self::Models => "models",
             Self::Expiry => "expiry",
@@ -115,9 +119,15 @@ pub enum Error {
     #[error("evidence: {}", chain(.0))]
     Evidence(#[from] attestation::Error),
     // Step 5.
-    #[error("configuration digest is {actual}, expected {expected}")]
+    #[error("PCR{index} names a parent that is not in the fleet: {}, expected {}", absent_or(.actual), any_of(.expected))]
+    Fleet {
+        index: u8,
+        expected: Vec<Pcr>,
+        actual: Option<Pcr>,
+    },
+    #[error("configuration digest is {actual}, expected {}", any_of(.expected))]
     ConfigDigest {
-        expected: Sha256Digest,
+        expected: Vec<Sha256Digest>,
         actual: Sha256Digest,
     },
     #[error("model {name} is in the policy but not served")]
@@ -138,6 +148,11 @@ pub enum Error {
         expected: Sha256Digest,
         actual: Sha256Digest,
     },
+    // A new policy, on a connection that an earlier one accepted.
+    #[error("the new policy does not list {0}")]
+    ServerUnlisted(SpiffeId),
+    #[error("the new policy has another trust anchor")]
+    TrustAnchorChanged,
     // Step 6.
     #[error("the verdict on this connection has run out")]
     Expired,
@@ -150,7 +165,10 @@ impl Error {
         use attestation::Error as Evidence;
         Some(match self {
             Self::Session(_) => Step::Tls,
-            Self::ServerIdentity(_) | Self::ServerIdentityAgain(_) => Step::ServerIdentity,
+            Self::ServerIdentity(_) | Self::ServerIdentityAgain(_) | Self::ServerUnlisted(_) => {
+                Step::ServerIdentity
+            }
+            Self::TrustAnchorChanged => Step::Chain,
             Self::Challenge(_) => Step::Challenge,
             Self::Evidence(evidence) => match evidence {
                 Evidence::Structure(_) => Step::Structure,
@@ -165,6 +183,7 @@ impl Error {
                 // A step that this crate does not know yet is still a refusal.
                 _ => Step::Structure,
             },
+            Self::Fleet { .. } => Step::Fleet,
             Self::ConfigDigest { .. } => Step::ConfigDigest,
             Self::ModelMissing { .. }
             | Self::ModelUnlisted { .. }
@@ -182,12 +201,12 @@ impl Error {
         match self {
             Self::Evidence(attestation::Error::Measurement {
                 expected, actual, ..
-            }) => {
-                let actual = actual.map_or_else(|| "absent".to_owned(), |pcr| pcr.to_string());
-                Some((expected.to_string(), actual))
-            }
-            Self::ConfigDigest { expected, actual }
-            | Self::ModelManifest {
+            }) => Some((expected.to_string(), absent_or(actual))),
+            Self::Fleet {
+                expected, actual, ..
+            } => Some((any_of(expected), absent_or(actual))),
+            Self::ConfigDigest { expected, actual } => Some((any_of(expected), actual.to_string())),
+            Self::ModelManifest {
                 expected, actual, ..
             } => Some((expected.to_string(), actual.to_string())),
             Self::ModelEpoch {
@@ -204,6 +223,16 @@ impl Error {
         }
         Self::Tls(error)
     }
+}
+
+fn absent_or(actual: &Option<Pcr>) -> String {
+    actual.map_or_else(|| "absent".to_owned(), |pcr| pcr.to_string())
+}
+
+/// Alternatives, as a person reads them.
+fn any_of<T: fmt::Display>(expected: &[T]) -> String {
+    let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+    expected.join(" or ")
 }
 
 /// An error with its sources, on one line.

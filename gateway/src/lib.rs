@@ -9,11 +9,12 @@
 
 mod body;
 mod challenge;
+pub mod check;
 mod config;
 mod error;
 mod local;
 mod metrics;
-mod policy;
+pub mod policy;
 mod pool;
 mod proxy;
 mod report;
@@ -25,7 +26,7 @@ mod workload;
 pub use body::{BoxError, SessionBody};
 pub use config::{Config, ConfigError, Limits};
 pub use error::{Error, Step};
-pub use policy::{ModelRule, Policy, PolicyError};
+pub use policy::{Fleet, History, ModelRule, Policy, PolicyError, ServerIds};
 pub use run::{RunError, run, termination};
 pub use session::{AttestedSession, ConnectOptions, Unsent, connect};
 pub use verify::Verdict;

@@ -1,14 +1,14 @@
 //! Keeps one verified session, replaces it before it ends, and answers at once while there is none.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use transport::jittered;
 
 use crate::metrics::Metrics;
-use crate::{AttestedSession, ConnectOptions, Error, Step, connect, error};
+use crate::{AttestedSession, ConnectOptions, Error, Policy, Step, connect, error};
 
 /// How long a request waits while a connection is being made. Attestation takes well under a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,14 +39,19 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The pool, and the task that has to run for it. `wake` cuts a wait short: an SVID or bundle has changed.
+    /// The pool, and the task that has to run for it. `wake` cuts a wait short: an SVID or bundle has changed. A new policy in
+    /// `policies` takes the place of the one in `options`, and ends the session that an earlier one accepted.
     pub(crate) fn new(
         options: ConnectOptions,
+        policies: watch::Receiver<Arc<Policy>>,
         wake: Arc<Notify>,
         metrics: Arc<Metrics>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, state) = watch::channel(State::Connecting);
-        (Self { state }, keep(options, wake, metrics, sender))
+        (
+            Self { state },
+            keep(options, policies, wake, metrics, sender),
+        )
     }
 
     pub(crate) fn state(&self) -> State {
@@ -74,13 +79,15 @@ impl Pool {
 }
 
 async fn keep(
-    options: ConnectOptions,
+    mut options: ConnectOptions,
+    mut policies: watch::Receiver<Arc<Policy>>,
     wake: Arc<Notify>,
     metrics: Arc<Metrics>,
     state: watch::Sender<State>,
 ) {
     let mut delay = FIRST_DELAY;
     loop {
+        options.policy = Arc::clone(&policies.borrow_and_update());
         match connect(&options).await {
             Ok(session) => {
                 let session = Arc::new(session);
@@ -100,6 +107,12 @@ async fn keep(
                     }
                     // Its successor takes over before it ends; what is in flight on it goes on.
                     () = sleep_until(session.retire_at((options.now)())) => {}
+                    Some(policy) = changed(&mut policies) => {
+                        state.send_replace(State::Connecting);
+                        give_way(&session, &policy);
+                        delay = FIRST_DELAY;
+                        continue;
+                    }
                 }
                 if begun.elapsed() > SHORT_LIFE {
                     delay = FIRST_DELAY;
@@ -125,10 +138,32 @@ async fn keep(
             }
         }
         tokio::select! {
-            () = sleep(jitter(delay)) => {}
+            () = sleep(jittered(delay)) => {}
             () = wake.notified() => {}
+            Some(_) = changed(&mut policies) => {
+                delay = FIRST_DELAY;
+                continue;
+            }
         }
         delay = delay.saturating_mul(2).min(MAX_DELAY);
+    }
+}
+
+/// The next policy; none if there can be no other any more.
+async fn changed(policies: &mut watch::Receiver<Arc<Policy>>) -> Option<Arc<Policy>> {
+    policies.changed().await.ok()?;
+    Some(Arc::clone(&policies.borrow()))
+}
+
+fn give_way(session: &AttestedSession, policy: &Policy) {
+    match session.give_way_to(policy) {
+        Ok(()) => tracing::info!(serial = policy.serial, "session ends for a new policy"),
+        Err(reason) => tracing::warn!(
+            serial = policy.serial,
+            step = reason.step().map(|step| step.as_str()),
+            reason = error::chain(&*reason),
+            "session cut by a new policy"
+        ),
     }
 }
 
@@ -143,12 +178,4 @@ fn announce(session: &AttestedSession) {
         until = crate::report::time(verdict.until),
         "session attested"
     );
-}
-
-/// Between half and all of `delay`, so that many gateways do not come back to one enclave in step.
-fn jitter(delay: Duration) -> Duration {
-    let half = delay / 2;
-    let random = RandomState::new().build_hasher().finish();
-    let parts = u32::try_from(random % 1024).unwrap_or_default();
-    half.saturating_add(half / 1024 * parts)
 }

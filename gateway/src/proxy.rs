@@ -23,7 +23,7 @@ use stream::Tethered;
 use crate::body::{SessionBody, boxed};
 use crate::metrics::{Metrics, Outcome};
 use crate::pool::Pool;
-use crate::{AttestedSession, Limits, Policy, challenge, local, report};
+use crate::{AttestedSession, Limits, challenge, local, report};
 
 /// A request that raced with the end of its session is sent once more, on the next one; only if it was never sent.
 const ATTEMPTS: usize = 2;
@@ -35,22 +35,15 @@ pub(crate) struct Proxy(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
-    policy: Arc<Policy>,
     metrics: Arc<Metrics>,
     limits: Limits,
     slots: Arc<Semaphore>,
 }
 
 impl Proxy {
-    pub(crate) fn new(
-        pool: Pool,
-        policy: Arc<Policy>,
-        metrics: Arc<Metrics>,
-        limits: Limits,
-    ) -> Self {
+    pub(crate) fn new(pool: Pool, metrics: Arc<Metrics>, limits: Limits) -> Self {
         Self(Arc::new(Inner {
             pool,
-            policy,
             metrics,
             limits,
             slots: Arc::new(Semaphore::new(limits.in_flight)),
@@ -73,7 +66,7 @@ impl Proxy {
             let answer = match (request.method(), request.uri().path()) {
                 (&Method::GET, "/metrics") => {
                     let used = inner.limits.in_flight - inner.slots.available_permits();
-                    let ready = report::report(&inner.pool.state(), &inner.policy).0;
+                    let ready = report::report(&inner.pool.state()).0;
                     answer::text(inner.metrics.render(used, ready))
                 }
                 (&Method::GET, path) => inner
@@ -122,7 +115,7 @@ impl Inner {
 
     /// The gateway's own answers.
     fn state(&self, path: &str) -> Option<Answer> {
-        let report = || report::report(&self.pool.state(), &self.policy);
+        let report = || report::report(&self.pool.state());
         match path {
             "/healthz" => Some(answer::text("ok\n".to_owned())),
             "/readyz" | "/cloister/evidence" => {

@@ -7,18 +7,18 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::pool::State;
-use crate::{AttestedSession, Error, Policy, error};
+use crate::{AttestedSession, Error, error};
 
 /// The report, and whether a verified session stands.
-pub(crate) fn report(state: &State, policy: &Policy) -> (bool, Value) {
+pub(crate) fn report(state: &State) -> (bool, Value) {
     match state {
-        State::Ready(session) if session.is_usable() => (true, verified(session, policy)),
+        State::Ready(session) if session.is_usable() => (true, verified(session)),
         State::Failed(reason) => (false, unverified(Some(reason))),
         State::Ready(_) | State::Connecting => (false, unverified(None)),
     }
 }
 
-fn verified(session: &AttestedSession, policy: &Policy) -> Value {
+fn verified(session: &AttestedSession) -> Value {
     let verdict = session.verdict();
     let claims = &verdict.claims;
     let pcrs: Map<String, Value> = claims
@@ -28,6 +28,7 @@ fn verified(session: &AttestedSession, policy: &Policy) -> Value {
         .map(|(index, pcr)| (index.to_string(), pcr.to_string().into()))
         .collect();
     let server = session.server();
+    let policy = session.policy();
     let anchor = &policy.trust_anchor;
     json!({
         "verified": true,
@@ -56,7 +57,10 @@ fn verified(session: &AttestedSession, policy: &Policy) -> Value {
             "version": "TLSv1.3",
             "group": session.group().map(|group| format!("{group:?}")),
         },
-        "policy_sha256": policy.digest(),
+        "policy": {
+            "serial": policy.serial,
+            "sha256": policy.digest(),
+        },
     })
 }
 

@@ -1,14 +1,17 @@
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{Clock, Credentials, TrustBundles};
 use spiffe::x509_source::X509SourceError;
-use tokio::sync::Notify;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use transport::{Endpoint, ServeLimits, serve};
 
 use crate::metrics::Metrics;
+use crate::policy::{self, History, HistoryError, Policy};
 use crate::pool::Pool;
 use crate::proxy::Proxy;
 use crate::workload::Workload;
@@ -27,14 +30,19 @@ pub enum RunError {
     },
     #[error("{0}")]
     Listen(#[source] io::Error),
+    #[error("policy history: {0}")]
+    History(#[from] HistoryError),
 }
 
 impl RunError {
-    /// The program's exit code (BSD sysexits): everything that can stop a gateway is something it depends on.
+    /// The program's exit code (BSD sysexits): 77 for a policy that goes back, 73 for a history that cannot be kept, 69 for
+    /// everything else that a gateway depends on.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Workload { .. } | Self::Listen(_) => 69,
+            Self::History(HistoryError::GoesBack { .. } | HistoryError::SameSerial { .. }) => 77,
+            Self::History(_) => 73,
         }
     }
 }
@@ -50,7 +58,10 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
     summary(&config);
-    let policy = Arc::new(config.policy);
+    let mut history = config.history;
+    history.accept(&config.policy, now())?;
+    let (policies, policy) = watch::channel(Arc::new(config.policy));
+    let trust_domain = policy.borrow().server_ids.trust_domain().clone();
     let credentials = Arc::new(Credentials::with_clock(Clock::from_fn(Arc::clone(&now))));
     let bundles = TrustBundles::new().into_handle();
 
@@ -58,7 +69,7 @@ pub async fn run(
         &config.workload_api,
         Arc::clone(&credentials),
         Arc::clone(&bundles),
-        policy.server_id.trust_domain().clone(),
+        trust_domain,
     );
     let stop = CancellationToken::new();
     let signal = stop.clone();
@@ -87,11 +98,12 @@ pub async fn run(
         endpoint: config.enclave,
         credentials,
         bundles,
-        policy: Arc::clone(&policy),
-        now,
+        policy: Arc::clone(&policies.borrow()),
+        now: Arc::clone(&now),
     };
-    let (pool, keep) = Pool::new(options, Arc::clone(&changed), Arc::clone(&metrics));
-    let proxy = Proxy::new(pool, policy, metrics, config.limits);
+    let (pool, keep) = Pool::new(options, policy, Arc::clone(&changed), Arc::clone(&metrics));
+    let proxy = Proxy::new(pool, metrics, config.limits);
+    let reload = reload_at_hangup(config.policy_file, history, policies, now);
 
     let limits = ServeLimits {
         max_connections: config.limits.connections,
@@ -127,7 +139,7 @@ pub async fn run(
     };
     // The background tasks outlive the drain and end with this future.
     let background = async {
-        tokio::join!(keep, workload.follow(changed));
+        tokio::join!(keep, workload.follow(changed), reload);
         std::future::pending::<()>().await;
     };
     let done = tokio::select! {
@@ -150,12 +162,22 @@ fn summary(config: &Config) {
         "gateway starts"
     );
     tracing::info!(
-        server_id = %policy.server_id,
+        file = %config.policy_file.display(),
+        serial = policy.serial,
+        server_ids = each(policy.server_ids.as_slice()),
         trust_anchor = %anchor.fingerprint(),
-        config_digest = %policy.config_digest,
+        config_digests = each(&policy.config_digests),
         policy_sha256 = %policy.digest(),
         "policy"
     );
+    for (register, pins) in [
+        ("PCR3", &policy.fleet.roles),
+        ("PCR4", &policy.fleet.instances),
+    ] {
+        if !pins.is_empty() {
+            tracing::info!(register, accepted = each(pins), "pinned parent");
+        }
+    }
     for (number, image) in policy.images.images().iter().enumerate() {
         let registers: Vec<_> = image
             .iter()
@@ -179,9 +201,67 @@ fn summary(config: &Config) {
     }
 }
 
+fn each<T: std::fmt::Display>(values: &[T]) -> String {
+    let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+    values.join(" ")
+}
+
+/// SIGHUP: the policy file has changed. One that cannot be enforced is refused with a line in the log, and the last goes on.
+async fn reload_at_hangup(
+    path: PathBuf,
+    mut history: History,
+    policies: watch::Sender<Arc<Policy>>,
+    now: Now,
+) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::warn!(%error, "SIGHUP cannot be waited for");
+            std::future::pending().await
+        }
+    };
+    while hangup.recv().await.is_some() {
+        // Not borrowed across the change, which waits for readers.
+        let current = Arc::clone(&policies.borrow());
+        match next_policy(&path, &mut history, &current, &now) {
+            Ok(policy) => {
+                tracing::info!(serial = policy.serial, policy_sha256 = %policy.digest(), "policy read again");
+                policies.send_if_modified(|current| {
+                    let differs = current.digest() != policy.digest();
+                    if differs {
+                        *current = Arc::new(policy);
+                    }
+                    differs
+                });
+            }
+            Err(reason) => tracing::warn!(reason, "the policy stays as it was"),
+        }
+    }
+    std::future::pending().await
+}
+
+fn next_policy(
+    path: &Path,
+    history: &mut History,
+    current: &Policy,
+    now: &Now,
+) -> Result<Policy, String> {
+    let policy = policy::load(path).map_err(|error| error.to_string())?;
+    // The bundle that is followed is the one of the domain that the gateway started with.
+    if policy.server_ids.trust_domain() != current.server_ids.trust_domain() {
+        let domain = policy.server_ids.trust_domain();
+        return Err(format!(
+            "{}: server_ids are of the trust domain {domain}; start the gateway again for that",
+            path.display()
+        ));
+    }
+    let accepted = history.accept(&policy, now());
+    accepted.map_err(|error| error.to_string())?;
+    Ok(policy)
+}
+
 /// Resolves on SIGINT or SIGTERM.
 pub async fn termination() {
-    use tokio::signal::unix::{SignalKind, signal};
     let wait = |kind| async move {
         match signal(kind) {
             Ok(mut signals) => {

@@ -20,6 +20,7 @@ use transport::Endpoint;
 
 use crate::body::{BoxError, SessionBody, boxed};
 use crate::challenge::AUTHORITY;
+use crate::verify::judge_again;
 use crate::{Error, Now, Policy, Verdict};
 use state::{Kill, Shared, Signed};
 use unverified::Unverified;
@@ -142,6 +143,36 @@ impl AttestedSession {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.check().is_ok()
+    }
+
+    /// What it was verified against.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.shared.options.policy
+    }
+
+    /// Ends the session for `policy`, which takes the place of its own: it takes no more requests and no more verdicts. What is in
+    /// flight may finish while the last verdict lasts, if what was verified would pass under `policy`.
+    ///
+    /// # Errors
+    /// The check of `policy` that refuses. Then the connection is cut, with everything on it.
+    pub fn give_way_to(&self, policy: &Policy) -> Result<(), Arc<Error>> {
+        let now = (self.shared.options.now)();
+        let verdict = self.verdict();
+        match judge_again(policy, self.server(), &verdict, now) {
+            Ok(()) => {
+                self.shared.ended.cancel();
+                Ok(())
+            }
+            Err(reason) => {
+                self.shared.close(reason);
+                Err(self
+                    .shared
+                    .reason
+                    .get()
+                    .map_or_else(|| Arc::new(Error::Closed), Arc::clone))
+            }
+        }
     }
 
     /// Waits until no more requests are taken. Gives the reason, when it was our decision.

@@ -26,6 +26,8 @@ pub(crate) struct Channel {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
+    /// SHA-256 of the root that the evidence chains to.
+    pub trust_anchor: Sha256Digest,
     pub claims: Claims,
     pub config_digest: Sha256Digest,
     pub boot_id: BootId,
@@ -67,12 +69,8 @@ pub(crate) fn verify(
     let claims =
         Verifier::new(policy.trust_anchor.clone()).verify(&answer.evidence, &expected, now)?;
     // Step 5, the rest: what the evidence has now been shown to commit to.
-    if answer.config_digest != policy.config_digest {
-        return Err(Error::ConfigDigest {
-            expected: policy.config_digest,
-            actual: answer.config_digest,
-        });
-    }
+    policy.fleet.appraise(&claims.pcrs)?;
+    check_configuration(policy, answer.config_digest)?;
     check_models(policy, &answer.models)?;
     // Step 6.
     let until = now
@@ -84,12 +82,54 @@ pub(crate) fn verify(
         return Err(Error::Expired);
     }
     Ok(Verdict {
+        trust_anchor: policy.trust_anchor.fingerprint(),
         claims,
         config_digest: answer.config_digest,
         boot_id: answer.boot_id,
         models: answer.models,
         verified_at: now,
         until,
+    })
+}
+
+/// Whether what was verified under another policy would pass under `policy`: every check of the verdict that depends on it, on the
+/// claims that were verified.
+///
+/// # Errors
+/// The first check that refuses.
+pub(crate) fn judge_again(
+    policy: &Policy,
+    server: &Leaf,
+    verdict: &Verdict,
+    now: SystemTime,
+) -> Result<(), Error> {
+    if !policy.server_ids.contains(&server.id) {
+        return Err(Error::ServerUnlisted(server.id.clone()));
+    }
+    if policy.trust_anchor.fingerprint() != verdict.trust_anchor {
+        return Err(Error::TrustAnchorChanged);
+    }
+    policy
+        .images
+        .appraise(&verdict.claims.pcrs)
+        .map_err(Error::Evidence)?;
+    policy.fleet.appraise(&verdict.claims.pcrs)?;
+    check_configuration(policy, verdict.config_digest)?;
+    check_models(policy, &verdict.models)?;
+    let age = now.duration_since(verdict.verified_at).unwrap_or_default();
+    if age > policy.reattest {
+        return Err(Error::Expired);
+    }
+    Ok(())
+}
+
+fn check_configuration(policy: &Policy, actual: Sha256Digest) -> Result<(), Error> {
+    if policy.config_digests.contains(&actual) {
+        return Ok(());
+    }
+    Err(Error::ConfigDigest {
+        expected: policy.config_digests.clone(),
+        actual,
     })
 }
 

@@ -16,7 +16,7 @@ use attestation::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use gateway::{ConnectOptions, ModelRule, Policy};
+use gateway::{ConnectOptions, Fleet, ModelRule, Policy, ServerIds};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -92,10 +92,12 @@ impl World {
 
     pub(crate) fn policy(&self) -> Policy {
         Policy {
-            server_id: SpiffeId::new(SERVER).unwrap(),
+            serial: 1,
+            server_ids: ServerIds::try_new(vec![SpiffeId::new(SERVER).unwrap()]).unwrap(),
             trust_anchor: TrustAnchor::from_pem(self.pki.root_pem().as_bytes()).unwrap(),
             images: ReferenceValues::try_new(vec![image()]).unwrap(),
-            config_digest: self.config_digest,
+            fleet: Fleet::default(),
+            config_digests: vec![self.config_digest],
             models: vec![ModelRule {
                 name: MODEL.to_owned(),
                 min_epoch: 7,

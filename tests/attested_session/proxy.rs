@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use attestation::Sha256Digest;
 use bytes::Bytes;
 use gateway::Config;
 use http::{Request, Response, StatusCode};
@@ -28,7 +29,7 @@ const CANARY: &str = "zq-canary-prompt-7c1f";
 struct Run {
     address: SocketAddr,
     enclave: FakeEnclave,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -83,14 +84,23 @@ impl Run {
             "enclave": enclave.endpoint().to_string(),
             "workload_api": socket,
             "policy": {
-                "server_id": SERVER,
+                "format": gateway::policy::FORMAT,
+                "serial": 1,
+                "server_ids": [SERVER],
                 "trust_anchor": "root.pem",
                 "images": policy.images,
-                "config_digest": world.config_digest,
+                "config_digests": [world.config_digest],
                 "models": [{"name": MODEL, "min_epoch": 7, "manifest_sha256": world.models[0].manifest_sha256}],
             },
+            "policy_history": "history.json",
         });
         edit(&mut settings);
+        let policy = std::mem::replace(&mut settings["policy"], "policy.toml".into());
+        std::fs::write(
+            dir.path().join("policy.toml"),
+            toml::to_string(&policy).unwrap(),
+        )
+        .unwrap();
         let path = dir.path().join("gateway.toml");
         std::fs::write(&path, toml::to_string(&settings).unwrap()).unwrap();
         let config = Config::load(&path).unwrap();
@@ -102,7 +112,7 @@ impl Run {
         let run = Self {
             address,
             enclave,
-            _dir: dir,
+            dir,
             tasks: vec![workload, gateway],
         };
         timeout(SOON, async {
@@ -509,4 +519,136 @@ async fn foreign_pages_other_paths_and_large_bodies_are_refused_here() {
         before,
         "none of these reached the enclave"
     );
+}
+
+impl Run {
+    /// Writes the policy anew and tells the gateway.
+    fn change_policy(&self, edit: impl FnOnce(&mut toml::Table)) {
+        let path = self.dir.path().join("policy.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut policy: toml::Table = text.parse().unwrap();
+        edit(&mut policy);
+        std::fs::write(&path, toml::to_string(&policy).unwrap()).unwrap();
+        let pid = std::process::id().to_string();
+        let told = std::process::Command::new("kill")
+            .args(["-HUP", &pid])
+            .status();
+        assert!(told.unwrap().success());
+    }
+
+    /// Waits until `wanted` is true of what the gateway says it has verified.
+    async fn evidence_until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        timeout(SOON, async {
+            loop {
+                let (_, said) = self.get("/cloister/evidence").await;
+                if wanted(&said) {
+                    return said;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the gateway came to say so")
+    }
+
+    async fn stream(&self) -> Incoming {
+        let request = Request::post("/v1/stream").header("host", "localhost");
+        let response = self.send(request.body(Full::default()).unwrap()).await;
+        response.into_body()
+    }
+}
+
+#[tokio::test]
+async fn a_new_policy_cuts_what_it_does_not_accept_and_lets_no_prompt_through() {
+    let world = World::new();
+    let run = Run::start(&world, honest(&world)).await;
+    let pieces = run.enclave.log.stream();
+    let mut body = run.stream().await;
+    pieces.send(Bytes::from_static(b"one")).await.unwrap();
+    timeout(SOON, body.frame()).await.unwrap().unwrap().unwrap();
+
+    run.change_policy(|policy| {
+        policy["serial"] = 2.into();
+        policy["config_digests"] = vec![Sha256Digest::of(b"the next file").to_string()].into();
+    });
+    let cut = timeout(SOON, body.frame()).await.unwrap();
+    assert!(cut.is_none_or(|frame| frame.is_err()), "the stream was cut");
+    run.evidence_until(|said| said["step"] == "config-digest")
+        .await;
+    let (status, answer) = run.post("/v1/chat/completions", CANARY).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{answer}");
+    assert_eq!(answer["error"]["code"], "config-digest");
+    assert!(
+        !run.enclave
+            .log
+            .paths()
+            .contains(&"/v1/chat/completions".to_owned())
+    );
+
+    run.change_policy(|policy| {
+        policy["serial"] = 3.into();
+        policy["config_digests"] = vec![world.config_digest.to_string()].into();
+    });
+    run.evidence_until(|said| said["policy"]["serial"] == 3)
+        .await;
+    assert_eq!(run.post("/v1/embeddings", CANARY).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn under_a_new_policy_that_still_fits_answers_finish_and_new_ones_are_verified_by_it() {
+    let world = World::new();
+    let run = Run::start(&world, honest(&world)).await;
+    let pieces = run.enclave.log.stream();
+    let mut body = run.stream().await;
+    run.change_policy(|policy| {
+        policy["serial"] = 2.into();
+        let both = vec![
+            Sha256Digest::of(b"the next file").to_string(),
+            world.config_digest.to_string(),
+        ];
+        policy["config_digests"] = both.into();
+    });
+    run.evidence_until(|said| said["policy"]["serial"] == 2)
+        .await;
+    assert_eq!(run.enclave.log.connections.load(Ordering::SeqCst), 2);
+    pieces.send(Bytes::from_static(b"on")).await.unwrap();
+    let frame = timeout(SOON, body.frame()).await.unwrap().unwrap();
+    assert_eq!(frame.unwrap().into_data().unwrap(), "on");
+}
+
+#[tokio::test]
+async fn a_policy_that_goes_back_or_is_none_leaves_the_last_one_in_force() {
+    let world = World::new();
+    let run = Run::start_with(&world, honest(&world), |settings| {
+        settings["policy"]["serial"] = json!(5);
+    })
+    .await;
+    run.evidence_until(|said| said["policy"]["serial"] == 5)
+        .await;
+    for (serial, digests) in [
+        (4, vec![world.config_digest.to_string()]),
+        // The same serial, other contents.
+        (
+            5,
+            vec![
+                Sha256Digest::of(b"a file with a flaw").to_string(),
+                world.config_digest.to_string(),
+            ],
+        ),
+        (6, vec![]),
+    ] {
+        run.change_policy(|policy| {
+            policy["serial"] = serial.into();
+            policy["config_digests"] = digests.into();
+        });
+    }
+    run.change_policy(|policy| {
+        policy["serial"] = 7.into();
+        policy["server_ids"] = vec!["spiffe://another.test/enclave/demo"].into();
+        policy["config_digests"] = vec![world.config_digest.to_string()].into();
+    });
+    sleep(Duration::from_millis(500)).await;
+    let said = run.evidence_until(|_| true).await;
+    assert_eq!(said["policy"]["serial"], 5);
+    assert_eq!(run.enclave.log.connections.load(Ordering::SeqCst), 1);
 }

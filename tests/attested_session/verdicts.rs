@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use attestation::{Pcr, Sha256Digest, Sha384Digest, Subject, TrustAnchor};
+use attestation::{Pcr, ReferenceValues, Sha256Digest, Sha384Digest, Subject, TrustAnchor};
 use bytes::Bytes;
-use gateway::{Error, Policy, Step, connect};
+use gateway::{Error, Fleet, Policy, Step, connect};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -311,6 +311,90 @@ async fn a_wrong_measurement_is_refused_and_named() {
     let (expected, actual) = error.compared().unwrap();
     assert_eq!(expected, Pcr::ZERO.extend(&[2]).to_string());
     assert_eq!(actual, Pcr::ZERO.extend(b"another application").to_string());
+}
+
+#[tokio::test]
+async fn a_parent_that_is_not_in_the_fleet_is_refused_and_named() {
+    let world = World::new();
+    let other = Pcr::ZERO.extend(b"another account's role");
+    let (role, instance) = (Pcr::ZERO.extend(&[3]), Pcr::ZERO.extend(&[4]));
+    for (fleet, index) in [
+        (
+            Fleet {
+                roles: vec![other],
+                instances: vec![],
+            },
+            3,
+        ),
+        (
+            Fleet {
+                roles: vec![],
+                instances: vec![other],
+            },
+            4,
+        ),
+        (
+            Fleet {
+                roles: vec![role],
+                instances: vec![other],
+            },
+            4,
+        ),
+        (
+            Fleet {
+                roles: vec![other, role],
+                instances: vec![role],
+            },
+            4,
+        ),
+    ] {
+        let policy = Policy {
+            fleet,
+            ..world.policy()
+        };
+        let svid = world.svid(SERVER, HOUR);
+        let error = refused_by(&world, svid, honest(&world), policy).await;
+        assert_eq!(error.step(), Some(Step::Fleet));
+        assert!(
+            error.to_string().contains(&format!("PCR{index}")),
+            "{error}"
+        );
+    }
+    let fleet = Fleet {
+        roles: vec![other, role],
+        instances: vec![instance],
+    };
+    let enclave = FakeEnclave::start(&world, world.svid(SERVER, HOUR), honest(&world)).await;
+    let policy = Policy {
+        fleet,
+        ..world.policy()
+    };
+    connect(&world.options(&enclave, policy)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_parent_that_is_not_told_is_refused_where_it_is_pinned() {
+    let world = World::new();
+    let liar = Arc::clone(&world);
+    let respond = at_once(move |asked| {
+        liar.answer(asked, |draft| {
+            draft.document = Box::new(|document| {
+                document.pcrs.remove(&3);
+            });
+        })
+    });
+    let image = [(0, Pcr::ZERO.extend(&[0]))].into();
+    let policy = Policy {
+        images: ReferenceValues::try_new(vec![image]).unwrap(),
+        fleet: Fleet {
+            roles: vec![Pcr::ZERO.extend(&[3])],
+            instances: vec![],
+        },
+        ..world.policy()
+    };
+    let error = refused_by(&world, world.svid(SERVER, HOUR), respond, policy).await;
+    assert_eq!(error.step(), Some(Step::Fleet));
+    assert!(error.to_string().contains("absent"), "{error}");
 }
 
 #[tokio::test]

@@ -4,22 +4,32 @@ const GOOD: &str = r#"
 listen = "127.0.0.1:8080"
 enclave = "tcp://127.0.0.1:7443"
 workload_api = "unix:///run/spire/agent.sock"
-[policy]
-server_id = "spiffe://cloister.dev/enclave/demo"
+policy = "policy.toml"
+policy_history = "history.json"
+"#;
+
+const POLICY: &str = r#"
+format = "cloister-gateway-policy/1"
+serial = 4
+server_ids = ["spiffe://cloister.dev/enclave/demo"]
 trust_anchor = "aws-nitro"
-images = [{ "0" = "PCR", "1" = "PCR", "2" = "PCR" }]
-config_digest = "DIGEST"
-[[policy.models]]
+images = [{ "0" = "PCR" }]
+config_digests = ["DIGEST"]
+[[models]]
 name = "demo"
 min_epoch = 3
 "#;
 
+fn policy_text() -> String {
+    POLICY
+        .replace("PCR", &"01".repeat(48))
+        .replace("DIGEST", &"02".repeat(32))
+}
+
 fn load(text: &str) -> Result<Config, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gateway.toml");
-    let text = text
-        .replace("PCR", &"01".repeat(48))
-        .replace("DIGEST", &"02".repeat(32));
+    std::fs::write(dir.path().join("policy.toml"), policy_text()).unwrap();
     std::fs::write(&path, text).unwrap();
     Config::load(&path).map_err(|error| error.to_string())
 }
@@ -27,7 +37,7 @@ fn load(text: &str) -> Result<Config, String> {
 fn refused(from: &str, to: &str, words: &[&str]) {
     assert!(GOOD.contains(from), "{from}");
     let line = load(&GOOD.replacen(from, to, 1)).unwrap_err();
-    for word in ["gateway.toml"].iter().chain(words) {
+    for word in words {
         assert!(line.contains(word), "{line}");
     }
     assert!(!line.contains('\n'), "{line}");
@@ -36,11 +46,9 @@ fn refused(from: &str, to: &str, words: &[&str]) {
 #[test]
 fn reads_a_complete_file_and_fills_in_the_defaults() {
     let config = load(GOOD).unwrap();
-    assert!(config.policy.trust_anchor.is_aws_nitro());
-    assert_eq!(config.policy.reattest, Duration::from_secs(600));
-    assert_eq!(config.policy.max_age, Duration::from_secs(300));
     assert_eq!(config.limits.in_flight, 60);
-    assert_eq!(config.policy.models[0].min_epoch, 3);
+    assert_eq!(config.policy.serial, 4);
+    assert!(config.history.accepted().is_empty());
 }
 
 #[test]
@@ -63,41 +71,26 @@ fn refuses_to_listen_where_others_can_reach_it() {
 
 #[test]
 fn refuses_what_cannot_be_meant() {
-    refused("listen", "lisen", &["line 2", "lisen"]);
-    refused("min_epoch = 3", "", &["min_epoch"]);
-    refused(
-        "\"aws-nitro\"",
-        "\"missing.pem\"",
-        &["policy.trust_anchor", "missing.pem", "aws-nitro"],
-    );
+    refused("listen", "lisen", &["gateway.toml", "line 2", "lisen"]);
     refused(
         "unix:///run",
         "http:///run",
-        &["workload_api", "unix:///path"],
+        &["gateway.toml", "workload_api", "unix:///path"],
+    );
+    refused("policy = \"policy.toml\"", "", &["gateway.toml", "policy"]);
+    refused("policy_history = \"history.json\"", "", &["policy_history"]);
+    refused(
+        "\"policy.toml\"",
+        "\"other.toml\"",
+        &["other.toml", "cannot be read"],
     );
     refused(
-        "spiffe://cloister.dev/enclave/demo",
-        "spiffe://cloister.dev",
-        &["no path"],
+        "policy_history",
+        "[limits]\nin_flight = 0\npolicy_history",
+        &["policy_history"],
     );
-    refused(
-        "spiffe://cloister.dev/enclave/demo",
-        "cloister.dev",
-        &["policy.server_id"],
-    );
-    refused(
-        "{ \"0\" = \"PCR\", \"1\" = \"PCR\", \"2\" = \"PCR\" }",
-        "",
-        &["image"],
-    );
-    refused("\"0\" = \"PCR\", ", "", &["PCR0"]);
-    refused("DIGEST", "00", &["line 9"]);
-    refused("name = \"demo\"", "name = \"demo\"\nepoch = 1", &["epoch"]);
-    refused("[policy]", "[policy]\nmax_age_s = 0", &["max_age_s"]);
-    refused("[policy]", "[policy]\nreattest_s = 100000", &["reattest_s"]);
-    refused("[policy]", "[limits]\nin_flight = 0\n[policy]", &["limits"]);
-    let twice = format!("{GOOD}[[policy.models]]\nname = \"demo\"\nmin_epoch = 1\n");
-    assert!(load(&twice).unwrap_err().contains("demo twice"));
+    let limits = load(&format!("{GOOD}[limits]\nin_flight = 0\n")).unwrap_err();
+    assert!(limits.contains("limits"), "{limits}");
     assert!(
         Config::load(Path::new("/nowhere/gateway.toml"))
             .unwrap_err()
@@ -107,15 +100,31 @@ fn refuses_what_cannot_be_meant() {
 }
 
 #[test]
-fn policies_that_differ_have_different_digests() {
-    let digest = |text: &str| load(text).unwrap().policy.digest();
-    assert_eq!(digest(GOOD), digest(GOOD));
-    assert_ne!(
-        digest(GOOD),
-        digest(&GOOD.replace("min_epoch = 3", "min_epoch = 4"))
-    );
-    assert_ne!(
-        digest(GOOD),
-        digest(&GOOD.replace("DIGEST", &"03".repeat(32)))
-    );
+fn refuses_a_policy_that_its_history_does_not_permit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gateway.toml");
+    let policy = dir.path().join("policy.toml");
+    std::fs::write(&path, GOOD).unwrap();
+    std::fs::write(&policy, policy_text()).unwrap();
+    let mut config = Config::load(&path).unwrap();
+    config
+        .history
+        .accept(&config.policy, std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    Config::load(&path).unwrap();
+    for (text, words) in [
+        (
+            policy_text().replace("serial = 4", "serial = 3"),
+            "goes back",
+        ),
+        (
+            policy_text().replace("min_epoch = 3", "min_epoch = 2"),
+            "raise the serial",
+        ),
+    ] {
+        std::fs::write(&policy, text).unwrap();
+        let error = Config::load(&path).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(error.exit_code(), 77);
+    }
 }

@@ -37,7 +37,7 @@ impl Unverified {
         let own = credentials.leaf().ok_or(Error::NoIdentity)?;
         own.valid_at((options.now)())
             .map_err(|_outside| Error::NoIdentity)?;
-        let accept = Accept::Ids(vec![options.policy.server_id.clone()]);
+        let accept = Accept::Ids(options.policy.server_ids.as_slice().to_vec());
         let bundles = Arc::clone(&options.bundles);
         let config = identity::client_config(Some(credentials), bundles, accept, &[b"h2"])
             .map_err(Error::TlsConfig)?;

@@ -139,17 +139,22 @@ pub(super) fn write(
         "listen": format!("127.0.0.1:{}", layout.port),
         "enclave": gateway_dials,
         "workload_api": layout.unix("workload.sock"),
-        "policy": {
-            "server_id": ENCLAVE_ID,
-            "trust_anchor": root.display().to_string(),
-            "images": [image],
-            "config_digest": config_digest.to_string(),
-            "max_age_s": 300,
-            "reattest_s": 600,
-            "models": models,
-        },
+        "policy": "gateway-policy.toml",
+        "policy_history": "gateway-policy.history.json",
     });
     layout.write("gateway.toml", toml_text(&gateway)?.as_bytes())?;
+    let policy = json!({
+        "format": gateway::policy::FORMAT,
+        "serial": 1,
+        "server_ids": [ENCLAVE_ID],
+        "trust_anchor": root.display().to_string(),
+        "images": [image],
+        "config_digests": [config_digest.to_string()],
+        "max_age_s": 300,
+        "reattest_s": 600,
+        "models": models,
+    });
+    layout.write("gateway-policy.toml", toml_text(&policy)?.as_bytes())?;
     Ok(Written {
         pcrs,
         config_digest,
