@@ -161,3 +161,34 @@ fn every_member_is_explained_in_one_line() {
         assert!(line.contains('#'), "{} has no comment", package.name);
     }
 }
+
+/// The table of attacks is a promise about tests: each row names at least one, and each that is named is there.
+#[test]
+fn every_attack_of_the_threat_model_names_a_test_that_exists() {
+    let text = std::fs::read_to_string(tests::root().join("docs/threat-model.md")).unwrap();
+    let (_, rest) = text.split_once("## Attacks and what stops them").unwrap();
+    let (table, _) = rest.split_once("\n## ").unwrap();
+    let rows: Vec<_> = table
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+        .collect();
+    assert!(rows.len() > 30, "{}", rows.len());
+    for row in rows {
+        let named = row.rsplit('|').nth(1).unwrap();
+        let references: Vec<_> = named
+            .split('`')
+            .filter(|part| part.contains("::"))
+            .collect();
+        assert!(!references.is_empty(), "no test is named: {row}");
+        for reference in references {
+            let (file, test) = reference.split_once("::").unwrap();
+            let source = std::fs::read_to_string(tests::root().join(file))
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(
+                source.contains(&format!("fn {test}(")),
+                "{reference} is not there"
+            );
+        }
+    }
+}

@@ -8,6 +8,8 @@
     reason = "test code: a failure is the report, and the wall clock is the one the certificates are made for"
 )]
 
+#[path = "attested_session/attacks.rs"]
+mod attacks;
 #[path = "attested_session/fake_enclave.rs"]
 mod fake_enclave;
 #[path = "attested_session/proxy.rs"]
