@@ -2,6 +2,7 @@
 //! else; all other contents come from this side's own state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use attestation::{
     AttestationRequest, Binding, Evidence, ModelIdentity, Nonce, SessionSubject, Sha256Digest,
@@ -14,11 +15,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use serde::de::MapAccess;
+use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::object::Fields;
 use super::{App, object};
 use crate::tls::Connection;
+
+/// How long a challenge waits for its turn at the platform; callers give up after ten times that.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A nonce and its key; clients add nothing.
 const MAX_BODY: usize = 1024;
@@ -64,14 +69,17 @@ pub(super) async fn attest(
         ApiError::invalid("nonce", "`nonce` is 32 bytes as base64url without padding")
     })?;
 
-    // One at a time for this connection, a few at a time for all: evidence costs the platform milliseconds.
+    // One at a time for this connection, a few at a time for all: evidence costs the platform milliseconds. The others wait in
+    // line, at most one for each connection, so that a fleet that comes back at once is served and not sent away.
     let _mine = connection
         .attesting
         .try_acquire()
         .map_err(|_taken| ApiError::evidence_in_flight())?;
-    let slot = Arc::clone(&app.evidence_slots)
-        .try_acquire_owned()
-        .map_err(|_full| ApiError::overloaded())?;
+    let slot = Arc::clone(&app.evidence_slots).acquire_owned();
+    let slot = timeout(PATIENCE, slot)
+        .await
+        .map_err(|_elapsed| ApiError::overloaded())?
+        .map_err(|_never_closed| ApiError::internal())?;
 
     let models = connection.models.identities();
     let binding = session_binding(&app, &connection, models.clone());
