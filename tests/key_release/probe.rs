@@ -7,11 +7,17 @@ use std::time::{Duration, SystemTime};
 use attestation::{Pcr, Pcrs};
 
 use crate::broker::{BROKER_ID, Broker, KEY_ID, SECRET, Setup, policy};
+use crate::passport::jwks;
+use crate::trustee::{self, Trustee};
 
 fn probe(dir: &Path, url: &str, more: &[&str]) -> Output {
+    probe_by("kbs", dir, url, more)
+}
+
+fn probe_by(mode: &str, dir: &Path, url: &str, more: &[&str]) -> Output {
     Command::new(tests::program("key-release-probe"))
         .current_dir(dir)
-        .args(["--mode", "kbs", "--url", url, "--resource", KEY_ID])
+        .args(["--mode", mode, "--url", url, "--resource", KEY_ID])
         .args(["--spiffe-id", BROKER_ID, "--bundle", "bundle.pem"])
         .args(more)
         .output()
@@ -131,4 +137,28 @@ async fn the_probe_says_who_refused_and_what_to_look_at() {
             said(&output)
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_takes_a_passport_to_a_server_that_is_not_ours() {
+    if !trustee::python() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = set_up(dir.path()).await;
+    let url = broker.listen.to_string();
+    let trusting = Trustee::start(&broker, jwks(&broker).await).await;
+    std::fs::write(dir.path().join("trustee.pem"), trusting.root_pem()).unwrap();
+    let there = trusting.url();
+    let more = ["--trustee-url", &there, "--trustee-ca", "trustee.pem", "--out", "secret"];
+    let output = probe_by("passport", dir.path(), &url, &more);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(std::fs::read(dir.path().join("secret")).unwrap(), SECRET);
+    assert!(!said(&output).contains(&hex::encode(SECRET)));
+    assert!(!broker.outcomes().contains(&"released".to_owned()));
+
+    // A server with another root gets no token.
+    let foreign = ["--trustee-url", &there, "--trustee-ca", "bundle.pem"];
+    let output = probe_by("passport", dir.path(), &url, &foreign);
+    assert_eq!(output.status.code(), Some(69), "{}", said(&output));
 }

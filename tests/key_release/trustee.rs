@@ -17,16 +17,18 @@ use crate::broker::{BROKER_ID, Broker, KEY_ID, SECRET, pcrs, server};
 use crate::passport::{jwks, trustee};
 
 const HOST: &str = "trustee.example.org";
+/// The name under which a program, which asks the system, finds it.
+const LOCAL: &str = "localhost";
 
 /// A TLS server with a web certificate that asks the Python peer, which decides as a stock Trustee does, about each token.
-struct Trustee {
+pub(crate) struct Trustee {
     address: String,
     root: CertificateDer<'static>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Trustee {
-    async fn start(broker: &Broker, trusted: Value) -> Self {
+    pub(crate) async fn start(broker: &Broker, trusted: Value) -> Self {
         let (root, chain, key) = web_certificate(broker);
         let provider = Arc::new(identity::provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -63,6 +65,17 @@ impl Trustee {
         }
     }
 
+    pub(crate) fn url(&self) -> String {
+        let (_, port) = self.address.rsplit_once(':').unwrap();
+        format!("https://{LOCAL}:{port}")
+    }
+
+    pub(crate) fn root_pem(&self) -> String {
+        use base64::Engine as _;
+        let body = base64::engine::general_purpose::STANDARD.encode(&self.root);
+        format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    }
+
     fn server(&self, name: &str, root: &CertificateDer<'static>) -> Server {
         Server {
             endpoint: Endpoint::Tcp(self.address.clone()),
@@ -86,7 +99,8 @@ fn answer(head: &str, trusted: &Value) -> String {
         head.starts_with(&format!("GET /kbs/v0/resource/{KEY_ID} HTTP/1.1\r\n")),
         "{head}"
     );
-    assert_eq!(line("host").as_deref(), Some(HOST));
+    let host = line("host").unwrap();
+    assert!(host == HOST || host.split(':').next() == Some(LOCAL), "{host}");
     assert_eq!(line("cookie"), None);
     let bearer = line("authorization").unwrap();
     let token = bearer.strip_prefix("Bearer ").unwrap();
@@ -122,7 +136,7 @@ fn web_certificate(
     let root_certificate = root.self_signed(&root_key).unwrap();
     let issuer = Issuer::new(root, root_key);
     let key = KeyPair::generate().unwrap();
-    let leaf = dated(CertificateParams::new(vec![HOST.to_owned()]).unwrap());
+    let leaf = dated(CertificateParams::new(vec![HOST.to_owned(), LOCAL.to_owned()]).unwrap());
     let leaf = leaf.signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     (
@@ -143,7 +157,7 @@ fn client(broker: &Broker, trustee: Server) -> kbs_client::Broker {
 }
 
 /// False, and said so, where the Python peer is not installed.
-fn python() -> bool {
+pub(crate) fn python() -> bool {
     trustee(&Value::Null, "x").is_some()
 }
 

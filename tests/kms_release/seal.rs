@@ -223,3 +223,49 @@ async fn a_key_that_is_not_wrapped_is_told_with_what_to_do() {
         std::fs::remove_dir_all(world.path("package")).unwrap();
     }
 }
+
+/// The probe, with a module that the service trusts.
+fn probe(world: &World, module: &str, credentials: Option<(&str, &str)>) -> (Option<i32>, String) {
+    let mut command = Command::new(tests::program("key-release-probe"));
+    command
+        .current_dir(&world.dir)
+        .env_clear()
+        .args(["--mode", "kms", "--package", "package", "--ca", "roots.pem"])
+        .args(["--url", &world.endpoint.to_string()])
+        .args(["--module", module, "--out", "obtained"]);
+    if let Some((id, secret)) = credentials {
+        command
+            .env("AWS_ACCESS_KEY_ID", id)
+            .env("AWS_SECRET_ACCESS_KEY", secret);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_has_the_service_decrypt_a_packages_key_and_shows_nothing_of_it() {
+    let world = World::new().await;
+    let (code, text) = world.seal(&["--kms-key", ARN], Some(PUBLISHER));
+    assert_eq!(code, Some(0), "{text}");
+    std::fs::write(world.path("module.json"), &*world.pki.to_json()).unwrap();
+
+    // Who may only wrap; a module that the service does not know; nobody at all.
+    for (module, credentials, expected) in [
+        ("module.json", Some(PUBLISHER), 77),
+        ("another.json", Some(HOST), 77),
+        ("module.json", None, 64),
+    ] {
+        let (code, text) = probe(&world, module, credentials);
+        assert_eq!(code, Some(expected), "{module}: {text}");
+        assert!(!world.path("obtained").exists());
+        assert!(!text.contains("secret"), "{text}");
+    }
+
+    let (code, text) = probe(&world, "module.json", Some(HOST));
+    assert_eq!(code, Some(0), "{text}");
+    let obtained = std::fs::read(world.path("obtained")).unwrap();
+    assert_eq!(obtained, world.unwrapped().await);
+    assert!(text.contains("evidence made"), "{text}");
+    assert!(!text.contains(&hex::encode(&obtained)) && !text.contains("secret"), "{text}");
+}
