@@ -1,12 +1,15 @@
-//! What one verification costs: five P-384 signatures and their certificates.
+//! What one verification costs: five P-384 signatures and their certificates, or two where the authorities were seen before.
+//!
+//! Also on a real document of AWS, where `../shared/vectors` lies beside the project.
 #![expect(clippy::unwrap_used, reason = "a benchmark: a panic ends it")]
 
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Duration;
 
 use attestation::{
-    Appraisal, Binding, BootId, Expected, ReferenceValues, Sha256Digest, Sha384Digest, Subject,
-    Verifier,
+    Appraisal, Binding, BootId, ChainCache, Evidence, Expected, ReferenceValues, Sha256Digest,
+    Sha384Digest, Subject, TrustAnchor, Verifier,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -23,7 +26,6 @@ fn verify(c: &mut Criterion) {
     };
     let genuine = support::genuine(&binding.user_data());
     let accepted = ReferenceValues::try_new(vec![genuine.pcrs.clone()]).unwrap();
-    let verifier = Verifier::new(genuine.anchor);
     let expected = Expected {
         nonce: support::NONCE,
         public_key: support::PUBLIC_KEY,
@@ -31,17 +33,51 @@ fn verify(c: &mut Criterion) {
         measurements: Appraisal::Reference(&accepted),
         max_age: Duration::from_secs(60),
     };
-    c.bench_function("verify a document with five certificates", |b| {
-        b.iter(|| {
-            verifier
-                .verify(black_box(&genuine.evidence), &expected, genuine.now)
-                .unwrap()
+    let cold = Verifier::new(genuine.anchor);
+    let warm = cold.clone().with_chain_cache(ChainCache::default());
+    for (name, verifier) in [
+        ("all steps, cold", &cold),
+        ("all steps, known authorities", &warm),
+    ] {
+        c.bench_function(name, |b| {
+            b.iter(|| {
+                verifier
+                    .verify(black_box(&genuine.evidence), &expected, genuine.now)
+                    .unwrap()
+            });
         });
+    }
+    c.bench_function("parse", |b| {
+        b.iter(|| black_box(&genuine.evidence).claimed_time().unwrap());
     });
     c.bench_function("user data of a binding", |b| {
         b.iter(|| black_box(&binding).user_data())
     });
 }
 
-criterion_group!(benches, verify);
+/// Steps 1 to 3, which are all that can be done with a document that was made for others.
+fn verify_real(c: &mut Criterion) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared/vectors/nitro/accept_indefinite_map_2025.bin");
+    let Ok(document) = std::fs::read(&path) else {
+        return;
+    };
+    let evidence = Evidence::from_bytes(document).unwrap();
+    let now = evidence.claimed_time().unwrap();
+    let cold = Verifier::new(TrustAnchor::aws_nitro());
+    let warm = cold.clone().with_chain_cache(ChainCache::default());
+    for (name, verifier) in [
+        ("real document, cold", &cold),
+        ("real document, known authorities", &warm),
+    ] {
+        c.bench_function(name, |b| {
+            b.iter(|| verifier.authenticate(black_box(&evidence), now).unwrap());
+        });
+    }
+    c.bench_function("real document, parse", |b| {
+        b.iter(|| black_box(&evidence).claimed_time().unwrap());
+    });
+}
+
+criterion_group!(benches, verify, verify_real);
 criterion_main!(benches);

@@ -3,7 +3,7 @@
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::chain::{Level, check_certificate};
+use crate::certificate::{Level, check_certificate};
 use crate::digest::Sha256Digest;
 
 /// AWS Nitro Enclaves Root-G1, valid 2019-10-28 to 2049-10-28, as AWS publishes it.

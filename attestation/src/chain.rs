@@ -3,99 +3,133 @@
 //! ```text
 //! cabundle[0] root ─► cabundle[1] regional ─► zonal ─► instance ─► certificate (leaf, 3 hours)
 //! ```
-//! Signatures, names, validity, path lengths and critical extensions are webpki's; what webpki leaves to its caller
-//! (curve, key usage, that the bundle *is* the path) is checked here. There is no revocation: AWS tells verifiers not to
-//! use the certificates' CRLs, and leaves live three hours.
+//! Signatures, names and critical extensions are webpki's; what webpki leaves to its caller (curve, key usage,
+//! that the bundle *is* the path) is checked here, and validity too, so that an error can say whose and when. AWS tells
+//! verifiers not to use the lists that its certificates name, and leaves live three hours: lists count only where the
+//! relying party has some of its own.
+
+mod cache;
+mod revocation;
 
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::asn1_rs::oid;
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
-use x509_parser::public_key::PublicKey;
 
 use crate::anchor::TrustAnchor;
+use crate::certificate::{Checked, Level, Validity, check_certificate};
 use crate::digest::Sha256Digest;
 use crate::error::ChainError;
 use crate::verifier::CLOCK_LEEWAY;
+
+pub use cache::ChainCache;
+use cache::VerifiedChain;
+pub use revocation::{RevocationLists, RevocationListsError};
 
 /// Certificates without an extended key usage pass, and such as allow any (RFC 5280 section 4.2.1.12, OID
 /// 2.5.29.37.0); one restricted to TLS, say, is not for signing evidence.
 const ANY_EXTENDED_KEY_USAGE: KeyUsage = KeyUsage::required_if_present(&[0x55, 0x1d, 0x25, 0x00]);
 
-/// Where in the chain a certificate stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
-    Root,
-    Intermediate,
-    Leaf,
+/// What a chain is judged by, beside the time.
+pub(crate) struct Rules<'a> {
+    pub(crate) anchor: &'a TrustAnchor,
+    pub(crate) revocation: Option<&'a RevocationLists>,
+    pub(crate) cache: Option<&'a ChainCache>,
 }
 
-/// What a certificate says once its form has been checked.
-pub(crate) struct Checked {
-    /// Uncompressed P-384 point (SEC 1), 97 bytes.
-    pub(crate) point: Vec<u8>,
-    pub(crate) not_before: SystemTime,
-    pub(crate) not_after: SystemTime,
-    path_length: Option<u32>,
+impl Rules<'_> {
+    /// Gives the leaf if `cabundle` (root first) is a valid path from the anchor to `leaf` at `now`.
+    pub(crate) fn verify(
+        &self,
+        cabundle: &[&[u8]],
+        leaf: &[u8],
+        now: SystemTime,
+    ) -> Result<Checked, ChainError> {
+        // The root comes from us, never from the document; the document's copy only has to agree.
+        let intermediates = match cabundle.split_first() {
+            Some((&root, intermediates)) if root == self.anchor.der() => intermediates,
+            other => {
+                let actual = Sha256Digest::of(other.map_or(&[], |(root, _)| root));
+                return Err(ChainError::Anchor {
+                    expected: self.anchor.fingerprint(),
+                    actual,
+                });
+            }
+        };
+        // Lists end, and they are about the authorities as well: where there are any, every signature is looked at again.
+        let cache = self.cache.filter(|_| self.revocation.is_none());
+        let known = cache.map(|cache| (cache, ChainCache::key(cabundle)));
+        if let Some((cache, key)) = &known
+            && let Some(chain) = cache.find(key)
+        {
+            let leaf_form = check(leaf, Level::Leaf, cabundle.len())?;
+            let validities = chain.validities.iter().chain([&leaf_form.validity]);
+            let at = check_validity(validities, now)?;
+            let issuer = std::slice::from_ref(&chain.issuer);
+            verify_path(issuer, &[], leaf, at)?;
+            return Ok(leaf_form);
+        }
+        let (chain, leaf_form) = self.verify_all(cabundle, intermediates, leaf, now)?;
+        if let (Some((cache, key)), Some(chain)) = (known, chain) {
+            cache.insert(key, chain);
+        }
+        Ok(leaf_form)
+    }
+
+    /// Every certificate, every signature. Gives what may be remembered of the authorities, and the leaf.
+    fn verify_all(
+        &self,
+        cabundle: &[&[u8]],
+        intermediates: &[&[u8]],
+        leaf: &[u8],
+        now: SystemTime,
+    ) -> Result<(Option<VerifiedChain>, Checked), ChainError> {
+        // Form, from the root down.
+        let mut authorities = Vec::with_capacity(cabundle.len());
+        for (position, certificate) in cabundle.iter().enumerate() {
+            let level = match position {
+                0 => Level::Root,
+                _ => Level::Intermediate,
+            };
+            authorities.push(check(certificate, level, position)?);
+        }
+        let leaf_form = check(leaf, Level::Leaf, cabundle.len())?;
+
+        // webpki takes an anchor's word for itself, so the root's own limits are checked here, with everybody's.
+        let validities: Vec<Validity> = authorities.iter().map(|form| form.validity).collect();
+        let at = check_validity(validities.iter().chain([&leaf_form.validity]), now)?;
+        for (below, (position, form)) in authorities.iter().enumerate().rev().enumerate() {
+            let limit = form.path_length;
+            if limit.is_some_and(|limit| u32::try_from(below).is_ok_and(|below| below > limit)) {
+                return Err(ChainError::Certificate {
+                    position,
+                    problem: "too many certificates below it",
+                });
+            }
+        }
+
+        let anchors = std::slice::from_ref(self.anchor.anchor());
+        verify_path(anchors, intermediates, leaf, at)?;
+        if let Some(lists) = self.revocation {
+            lists.check(authorities.iter().chain([&leaf_form]), now)?;
+        }
+        // A name constraint of an authority above the last one would be forgotten; real chains have none.
+        let constrained = authorities.iter().any(|form| form.name_constraints);
+        let chain = match (constrained, intermediates.last()) {
+            (false, Some(issuer)) => VerifiedChain::new(validities, issuer),
+            _ => None,
+        };
+        Ok((chain, leaf_form))
+    }
 }
 
-/// Gives the leaf if `cabundle` (root first) is a valid path from `anchor` to `leaf` at `now`.
-pub(crate) fn verify(
-    anchor: &TrustAnchor,
-    cabundle: &[&[u8]],
+/// webpki's part, by an anchor that is trusted already.
+fn verify_path(
+    anchors: &[rustls_pki_types::TrustAnchor<'_>],
+    intermediates: &[&[u8]],
     leaf: &[u8],
-    now: SystemTime,
-) -> Result<Checked, ChainError> {
-    // The root comes from us, never from the document; the document's copy only has to agree.
-    let (root, intermediates) = match cabundle.split_first() {
-        Some((&root, intermediates)) if root == anchor.der() => (root, intermediates),
-        other => {
-            let actual = Sha256Digest::of(other.map_or(&[], |(root, _)| root));
-            return Err(ChainError::Anchor {
-                expected: anchor.fingerprint(),
-                actual,
-            });
-        }
-    };
-
-    // Form, from the root down.
-    let checked_root = check(root, Level::Root, 0)?;
-    let mut latest_start = SystemTime::UNIX_EPOCH;
-    let mut path_lengths = vec![checked_root.path_length];
-    for (position, certificate) in (1..).zip(intermediates) {
-        let checked = check(certificate, Level::Intermediate, position)?;
-        latest_start = latest_start.max(checked.not_before);
-        path_lengths.push(checked.path_length);
-    }
-    let checked_leaf = check(leaf, Level::Leaf, cabundle.len())?;
-    latest_start = latest_start.max(checked_leaf.not_before);
-
-    // webpki takes an anchor's word for itself, so the root's own limits are checked here.
-    if now < checked_root.not_before || now > checked_root.not_after {
-        return Err(ChainError::AnchorValidity);
-    }
-    for (below, (position, limit)) in path_lengths.iter().enumerate().rev().enumerate() {
-        if limit.is_some_and(|limit| u32::try_from(below).is_ok_and(|below| below > limit)) {
-            return Err(ChainError::Certificate {
-                position,
-                problem: "too many certificates below it",
-            });
-        }
-    }
-
-    // Leaves are not backdated: one that starts within the leeway is judged at its own start, everything else at `now`.
-    let at = if latest_start > now && latest_start <= now + CLOCK_LEEWAY {
-        latest_start
-    } else {
-        now
-    };
-    let at = UnixTime::since_unix_epoch(
-        at.duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO),
-    );
-
+    at: UnixTime,
+) -> Result<(), ChainError> {
     let leaf = CertificateDer::from(leaf);
     let intermediates: Vec<_> = intermediates
         .iter()
@@ -104,7 +138,7 @@ pub(crate) fn verify(
     let end_entity = EndEntityCert::try_from(&leaf)?;
     let path = end_entity.verify_for_usage(
         &[webpki::aws_lc_rs::ECDSA_P384_SHA384],
-        std::slice::from_ref(anchor.anchor()),
+        anchors,
         &intermediates,
         at,
         ANY_EXTENDED_KEY_USAGE,
@@ -116,95 +150,43 @@ pub(crate) fn verify(
     if !used.eq(intermediates.iter().rev().cloned()) {
         return Err(ChainError::Order);
     }
-    Ok(checked_leaf)
+    Ok(())
+}
+
+/// All certificates, from the root down, are valid now; gives the time that webpki shall judge them at.
+fn check_validity<'a>(
+    chain: impl Iterator<Item = &'a Validity> + Clone,
+    now: SystemTime,
+) -> Result<UnixTime, ChainError> {
+    let since_epoch = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let second = SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs());
+    // Leaves are not backdated: one that starts within the leeway is judged at its own start, everything else at `now`.
+    let below_root = chain.clone().skip(1);
+    let latest_start = below_root.map(|validity| validity.not_before).max();
+    let at = match latest_start {
+        Some(start) if start > second && start <= now + CLOCK_LEEWAY => start,
+        _ => second,
+    };
+    for (position, validity) in chain.enumerate() {
+        // The root gets no leeway: it is thirty years old.
+        let at = if position == 0 { second } else { at };
+        if !validity.contains(at) {
+            return Err(ChainError::Validity {
+                position,
+                not_before: validity.not_before,
+                not_after: validity.not_after,
+                at: second,
+            });
+        }
+    }
+    Ok(UnixTime::since_unix_epoch(
+        at.duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO),
+    ))
 }
 
 fn check(der: &[u8], level: Level, position: usize) -> Result<Checked, ChainError> {
     check_certificate(der, level).map_err(|problem| ChainError::Certificate { position, problem })
-}
-
-/// The form of one certificate: version 3, P-384, ECDSA with SHA-384, and the basic constraints and key usage of its
-/// level. Signature, names and time are not looked at.
-pub(crate) fn check_certificate(der: &[u8], level: Level) -> Result<Checked, &'static str> {
-    let Ok((rest, certificate)) = X509Certificate::from_der(der) else {
-        return Err("not a certificate");
-    };
-    if !rest.is_empty() {
-        return Err("followed by other bytes");
-    }
-    if certificate.version() != X509Version::V3 {
-        return Err("not version 3");
-    }
-    let point = p384_point(&certificate)?;
-    if *certificate.signature_algorithm.oid() != oid!(1.2.840.10045.4.3.3) {
-        return Err("not signed with ECDSA and SHA-384");
-    }
-
-    let Ok(basic_constraints) = certificate.basic_constraints() else {
-        return Err("basic constraints unreadable or repeated");
-    };
-    let Ok(Some(key_usage)) = certificate.key_usage() else {
-        return Err("key usage absent, unreadable or repeated");
-    };
-    let path_length = match (level, basic_constraints) {
-        (Level::Leaf, Some(constraints)) if constraints.value.ca => {
-            return Err("a CA certificate as leaf");
-        }
-        (Level::Leaf, _) => {
-            if !key_usage.value.digital_signature() {
-                return Err("key usage does not allow signing documents");
-            }
-            if key_usage.value.key_cert_sign() || key_usage.value.crl_sign() {
-                return Err("key usage of a CA on the leaf");
-            }
-            None
-        }
-        (Level::Root | Level::Intermediate, Some(constraints))
-            if constraints.value.ca && constraints.critical =>
-        {
-            if !key_usage.value.key_cert_sign() {
-                return Err("key usage does not allow signing certificates");
-            }
-            constraints.value.path_len_constraint
-        }
-        (Level::Root | Level::Intermediate, _) => return Err("not a CA certificate"),
-    };
-    if level == Level::Root && certificate.subject().as_raw() != certificate.issuer().as_raw() {
-        return Err("not issued by itself");
-    }
-    Ok(Checked {
-        point,
-        not_before: system_time(certificate.validity().not_before)?,
-        not_after: system_time(certificate.validity().not_after)?,
-        path_length,
-    })
-}
-
-/// RFC 5480: id-ecPublicKey with secp384r1, an uncompressed point.
-fn p384_point(certificate: &X509Certificate<'_>) -> Result<Vec<u8>, &'static str> {
-    const PROBLEM: &str = "key is not on P-384";
-    let key = certificate.public_key();
-    let curve = key
-        .algorithm
-        .parameters
-        .as_ref()
-        .and_then(|parameters| parameters.as_oid().ok());
-    if *key.algorithm.oid() != oid!(1.2.840.10045.2.1) || curve != Some(oid!(1.3.132.0.34)) {
-        return Err(PROBLEM);
-    }
-    match key.parsed() {
-        Ok(PublicKey::EC(point))
-            if point.data().len() == 97 && point.data().first() == Some(&4) =>
-        {
-            Ok(point.data().to_vec())
-        }
-        _ => Err(PROBLEM),
-    }
-}
-
-fn system_time(time: ASN1Time) -> Result<SystemTime, &'static str> {
-    u64::try_from(time.timestamp())
-        .ok()
-        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-        .ok_or("validity out of range")
 }

@@ -65,15 +65,15 @@ pub struct Document {
 pub(crate) struct UnverifiedDocument<'a> {
     payload: &'a [u8],
     pub(crate) signature: &'a [u8],
-    module_id: &'a str,
+    pub(crate) module_id: &'a str,
     pub(crate) timestamp: SystemTime,
-    pcrs: Pcrs,
+    pub(crate) pcrs: Pcrs,
     pub(crate) certificate: &'a [u8],
     /// From the root down; never empty.
     pub(crate) cabundle: Vec<&'a [u8]>,
-    public_key: Option<&'a [u8]>,
-    user_data: Option<&'a [u8]>,
-    nonce: Option<&'a [u8]>,
+    pub(crate) public_key: Option<&'a [u8]>,
+    pub(crate) user_data: Option<&'a [u8]>,
+    pub(crate) nonce: Option<&'a [u8]>,
 }
 
 impl<'a> UnverifiedDocument<'a> {

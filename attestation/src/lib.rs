@@ -11,14 +11,16 @@
 //! - `evidence`, `digest`, `pcr`, `binding`: the nouns both sides exchange.
 //! - `attester`, `nsm`: who makes evidence; the Nitro Secure Module is the only shipped platform.
 //! - `runtime_measurement`: what the enclave says of itself in a register of its own.
-//! - `verifier`: the numbered steps. `document` and `cbor` do step 1, `chain` and `anchor` step 2,
-//!   `reference_values` step 7.
+//! - `verifier`: the numbered steps, and the audit of evidence that was made for others. `document` and `cbor` do step 1,
+//!   `chain`, `certificate` and `anchor` step 2, `reference_values` and `accepted_image` step 7.
 #![warn(missing_docs)]
 
+mod accepted_image;
 mod anchor;
 mod attester;
 mod binding;
 mod cbor;
+mod certificate;
 mod chain;
 mod digest;
 mod document;
@@ -28,11 +30,15 @@ mod nsm;
 mod pcr;
 mod reference_values;
 mod runtime_measurement;
+mod step;
+mod text;
 mod verifier;
 
+pub use accepted_image::AcceptedImage;
 pub use anchor::{AnchorError, TrustAnchor};
 pub use attester::{AttestError, AttestationRequest, Attester};
 pub use binding::{Binding, ModelIdentity, Purpose, SessionSubject, Subject};
+pub use chain::{ChainCache, RevocationLists, RevocationListsError};
 pub use digest::{BootId, ParseHexError, Sha256Digest, Sha384Digest};
 pub use document::{DIGEST, Document};
 pub use error::{ChainError, Error, FreshnessError, StructureError};
@@ -41,4 +47,6 @@ pub use nsm::NsmAttester;
 pub use pcr::{Pcr, Pcrs};
 pub use reference_values::{ReferenceValues, ReferenceValuesError};
 pub use runtime_measurement::{RUNTIME_PCR, runtime_measurement};
-pub use verifier::{Appraisal, CLOCK_LEEWAY, Claims, Expected, Verifier};
+pub use step::Step;
+pub use text::{Bytes, rfc3339};
+pub use verifier::{Appraisal, Audit, CLOCK_LEEWAY, Claims, Expected, Verdict, Verifier};

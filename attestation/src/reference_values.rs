@@ -1,22 +1,22 @@
 //! Reference values: which images a relying party accepts.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::accepted_image::AcceptedImage;
 use crate::error::Error;
 use crate::pcr::{Pcr, Pcrs};
 
 /// The highest register index.
 const MAX_INDEX: u8 = 31;
 
-/// One or more accepted images. An image is a set of registers that must all hold exactly these values; registers it
-/// does not name may hold anything.
-///
-/// In TOML and JSON: `[{ "0" = "hex", "1" = "hex", "2" = "hex" }, …]`.
+/// One or more accepted images: `[{ "0" = "hex", "1" = "hex", "2" = "hex" }, …]` in TOML and JSON, each as
+/// [`AcceptedImage`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReferenceValues(Vec<BTreeMap<u8, Pcr>>);
+pub struct ReferenceValues(Vec<AcceptedImage>);
 
 /// Reference values that cannot mean what their author wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,12 @@ pub enum ReferenceValuesError {
         /// Register index.
         index: u8,
     },
+    /// It would never be accepted.
+    #[error("image {image} has a not_after that is not later than its not_before")]
+    Window {
+        /// Position in the list, from 0.
+        image: usize,
+    },
     /// There are 32 registers.
     #[error("image {image} names PCR{index}; the last is PCR31")]
     NoSuchRegister {
@@ -50,19 +56,27 @@ pub enum ReferenceValuesError {
 }
 
 impl ReferenceValues {
-    /// Checks and takes a list of images.
+    /// Checks and takes a list of images that are accepted at any time.
     ///
     /// # Errors
     /// See [`ReferenceValuesError`].
     pub fn try_new(images: Vec<BTreeMap<u8, Pcr>>) -> Result<Self, ReferenceValuesError> {
+        Self::try_from_images(images.into_iter().map(AcceptedImage::from).collect())
+    }
+
+    /// Checks and takes a list of images.
+    ///
+    /// # Errors
+    /// See [`ReferenceValuesError`].
+    pub fn try_from_images(images: Vec<AcceptedImage>) -> Result<Self, ReferenceValuesError> {
         if images.is_empty() {
             return Err(ReferenceValuesError::Empty);
         }
-        for (image, registers) in images.iter().enumerate() {
-            if !registers.contains_key(&0) {
+        for (image, accepted) in images.iter().enumerate() {
+            if !accepted.registers.contains_key(&0) {
                 return Err(ReferenceValuesError::MissingPcr0 { image });
             }
-            for (&index, value) in registers {
+            for (&index, value) in &accepted.registers {
                 if index > MAX_INDEX {
                     return Err(ReferenceValuesError::NoSuchRegister { image, index });
                 }
@@ -70,42 +84,53 @@ impl ReferenceValues {
                     return Err(ReferenceValuesError::Zero { image, index });
                 }
             }
+            let window = accepted.not_before.zip(accepted.not_after);
+            if window.is_some_and(|(from, end)| end <= from) {
+                return Err(ReferenceValuesError::Window { image });
+            }
         }
         Ok(Self(images))
     }
 
     /// The accepted images.
-    pub fn images(&self) -> &[BTreeMap<u8, Pcr>] {
+    pub fn images(&self) -> &[AcceptedImage] {
         &self.0
     }
 
-    /// True when `measured` holds every value of at least one image.
+    /// True when `measured` holds every value of at least one image that is accepted `now`.
     ///
     /// # Errors
+    /// [`Error::ImageWindow`] when the only images that match are not accepted at this time, otherwise
     /// [`Error::Measurement`] with the first difference from the image that comes closest.
-    pub fn appraise(&self, measured: &Pcrs) -> Result<(), Error> {
+    pub fn appraise(&self, measured: &Pcrs, now: SystemTime) -> Result<(), Error> {
         let mut closest: Option<(usize, Error)> = None;
-        for image in &self.0 {
-            let mut differences = image
-                .iter()
-                .filter(|&(index, expected)| measured.get(index) != Some(expected));
-            let Some((&index, &expected)) = differences.next() else {
-                return Ok(());
-            };
-            let count = 1 + differences.count();
-            if closest.as_ref().is_none_or(|(least, _)| count < *least) {
-                let actual = measured.get(&index).copied();
-                closest = Some((
-                    count,
+        for (position, image) in self.0.iter().enumerate() {
+            let mut differences = image.differences(measured);
+            let (count, error) = match differences.next() {
+                None if image.is_accepted_at(now) => return Ok(()),
+                None => (
+                    0,
+                    Error::ImageWindow {
+                        image: position,
+                        not_before: image.not_before,
+                        not_after: image.not_after,
+                        at: now,
+                    },
+                ),
+                Some((index, expected)) => (
+                    1 + differences.count(),
                     Error::Measurement {
                         index,
                         expected,
-                        actual,
+                        actual: measured.get(&index).copied(),
                     },
-                ));
+                ),
+            };
+            if closest.as_ref().is_none_or(|(least, _)| count < *least) {
+                closest = Some((count, error));
             }
         }
-        // `try_new` refuses an empty list; were one possible, it would accept nothing.
+        // `try_from_images` refuses an empty list; were one possible, it would accept nothing.
         Err(closest.map_or(
             Error::Measurement {
                 index: 0,
@@ -119,176 +144,15 @@ impl ReferenceValues {
 
 impl Serialize for ReferenceValues {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Text keys, because TOML has no others.
-        serializer.collect_seq(self.0.iter().map(|image| {
-            image
-                .iter()
-                .map(|(index, value)| (index.to_string(), value))
-                .collect::<BTreeMap<_, _>>()
-        }))
+        self.0.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for ReferenceValues {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let images = Vec::<Image>::deserialize(deserializer)?;
-        Self::try_new(
-            images
-                .into_iter()
-                .map(|Image(registers)| registers)
-                .collect(),
-        )
-        .map_err(D::Error::custom)
-    }
-}
-
-struct Image(BTreeMap<u8, Pcr>);
-
-impl<'de> Deserialize<'de> for Image {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Registers;
-
-        impl<'de> Visitor<'de> for Registers {
-            type Value = Image;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a table of PCR index to 96 hex digits")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Image, A::Error> {
-                let mut registers = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry::<String, Pcr>()? {
-                    let index = match key.parse::<u8>() {
-                        Ok(index) if index.to_string() == key => index,
-                        _ => return Err(A::Error::custom(format!("`{key}` is not a PCR index"))),
-                    };
-                    // JSON parsers let a repeated key win silently; here it would replace a measurement.
-                    if registers.insert(index, value).is_some() {
-                        return Err(A::Error::custom(format!("PCR{index} is named twice")));
-                    }
-                }
-                Ok(Image(registers))
-            }
-        }
-
-        deserializer.deserialize_map(Registers)
+        Self::try_from_images(Vec::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pcr(byte: u8) -> Pcr {
-        Pcr::from_bytes([byte; 48])
-    }
-
-    fn values(images: &[&[(u8, u8)]]) -> Result<ReferenceValues, ReferenceValuesError> {
-        let image = |registers: &&[(u8, u8)]| registers.iter().map(|&(i, v)| (i, pcr(v))).collect();
-        ReferenceValues::try_new(images.iter().map(image).collect())
-    }
-
-    #[test]
-    fn values_that_accept_too_much_are_refused() {
-        assert_eq!(values(&[]), Err(ReferenceValuesError::Empty));
-        assert_eq!(
-            values(&[&[]]),
-            Err(ReferenceValuesError::MissingPcr0 { image: 0 })
-        );
-        assert_eq!(
-            values(&[&[(0, 1)], &[(1, 1)]]),
-            Err(ReferenceValuesError::MissingPcr0 { image: 1 })
-        );
-        assert_eq!(
-            values(&[&[(0, 0)]]),
-            Err(ReferenceValuesError::Zero { image: 0, index: 0 })
-        );
-        assert_eq!(
-            values(&[&[(0, 1), (8, 0)]]),
-            Err(ReferenceValuesError::Zero { image: 0, index: 8 })
-        );
-        assert_eq!(
-            values(&[&[(0, 1), (32, 1)]]),
-            Err(ReferenceValuesError::NoSuchRegister {
-                image: 0,
-                index: 32
-            })
-        );
-    }
-
-    #[test]
-    fn one_whole_image_must_match() {
-        let accepted = values(&[&[(0, 1), (1, 2)], &[(0, 3), (1, 4), (2, 5)]]).unwrap();
-        let measured = |list: &[(u8, u8)]| list.iter().map(|&(i, v)| (i, pcr(v))).collect::<Pcrs>();
-        assert_eq!(
-            accepted.appraise(&measured(&[(0, 1), (1, 2), (4, 9)])),
-            Ok(())
-        );
-        assert_eq!(
-            accepted.appraise(&measured(&[(0, 3), (1, 4), (2, 5)])),
-            Ok(())
-        );
-        // Registers of two images do not add up to one.
-        assert_eq!(
-            accepted.appraise(&measured(&[(0, 1), (1, 4), (2, 5)])),
-            Err(Error::Measurement {
-                index: 1,
-                expected: pcr(2),
-                actual: Some(pcr(4))
-            })
-        );
-        assert_eq!(
-            accepted.appraise(&measured(&[(0, 1)])),
-            Err(Error::Measurement {
-                index: 1,
-                expected: pcr(2),
-                actual: None
-            })
-        );
-    }
-
-    #[test]
-    fn json_has_text_keys_and_survives_a_round_trip() {
-        let accepted = values(&[&[(0, 1), (1, 2)], &[(0, 3), (16, 4)]]).unwrap();
-        let json = serde_json::to_string(&accepted).unwrap();
-        assert!(json.starts_with(r#"[{"0":"0101"#), "{json}");
-        assert_eq!(
-            serde_json::from_str::<ReferenceValues>(&json).unwrap(),
-            accepted
-        );
-    }
-
-    #[test]
-    fn toml_reads_a_list_of_tables() {
-        #[derive(Deserialize)]
-        struct Policy {
-            images: ReferenceValues,
-        }
-        let one = "01".repeat(48);
-        let policy: Policy =
-            toml::from_str(&format!(r#"images = [{{ "0" = "{one}", 1 = "{one}" }}]"#)).unwrap();
-        assert_eq!(policy.images, values(&[&[(0, 1), (1, 1)]]).unwrap());
-    }
-
-    #[test]
-    fn json_that_is_ambiguous_is_refused() {
-        let one = "01".repeat(48);
-        let two = "02".repeat(48);
-        for (json, word) in [
-            (format!(r#"[{{"0":"{one}","0":"{two}"}}]"#), "twice"),
-            (
-                format!(r#"[{{"0":"{one}","01":"{two}"}}]"#),
-                "not a PCR index",
-            ),
-            (format!(r#"[{{"+0":"{one}"}}]"#), "not a PCR index"),
-            (format!(r#"[{{"PCR0":"{one}"}}]"#), "not a PCR index"),
-            (r#"[{"0":"01"}]"#.to_owned(), "96 hex digits"),
-            ("[]".to_owned(), "no accepted image"),
-        ] {
-            let error = serde_json::from_str::<ReferenceValues>(&json)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(word), "{json}: {error}");
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@
 //! 8. **freshness**: its own time is neither too old nor in the future.
 //!
 //! A step's failure is its variant of [`Error`], and no later step runs. Trust anchor, time and every expectation are
-//! arguments; nothing is looked up.
+//! arguments; nothing is looked up. [`audit`](Verifier::audit) runs the same steps for somebody who only looks.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,12 +21,18 @@ use subtle::ConstantTimeEq;
 
 use crate::anchor::TrustAnchor;
 use crate::binding::Binding;
-use crate::chain;
+use crate::certificate::Checked;
+use crate::chain::{ChainCache, RevocationLists, Rules};
+use crate::digest::Sha256Digest;
 use crate::document::{Document, UnverifiedDocument};
 use crate::error::{Error, FreshnessError};
 use crate::evidence::Evidence;
 use crate::pcr::Pcrs;
 use crate::reference_values::ReferenceValues;
+
+mod audit;
+
+pub use audit::{Audit, Verdict};
 
 /// How far the attester's clock may be ahead of ours: for the start of a certificate and for the document's time.
 /// Leaf certificates are not backdated, so a fresh one may start "in the future".
@@ -37,12 +43,14 @@ pub const CLOCK_LEEWAY: Duration = Duration::from_secs(5);
 const ZERO_IN_DEBUG_MODE: [u8; 3] = [0, 1, 2];
 
 /// A challenge of fewer bytes could be guessed, and an empty one is in every document.
-const MIN_NONCE: usize = 16;
+pub(crate) const MIN_NONCE: usize = 16;
 
 /// Decides on evidence under one trust anchor.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     anchor: TrustAnchor,
+    revocation: Option<RevocationLists>,
+    cache: Option<ChainCache>,
 }
 
 /// What the relying party knows by itself and the evidence must agree with.
@@ -94,7 +102,26 @@ pub struct Claims {
 impl Verifier {
     /// A verifier that trusts `anchor` and nothing else.
     pub fn new(anchor: TrustAnchor) -> Self {
-        Self { anchor }
+        Self {
+            anchor,
+            revocation: None,
+            cache: None,
+        }
+    }
+
+    /// Refuses what these lists name. Without any, certificates end by their dates alone, as AWS wants it.
+    #[must_use]
+    pub fn with_revocation_lists(mut self, lists: RevocationLists) -> Self {
+        self.revocation = Some(lists);
+        self
+    }
+
+    /// Remembers verified authorities in `cache`, which may be other verifiers' as well. Not used together with
+    /// revocation lists.
+    #[must_use]
+    pub fn with_chain_cache(mut self, cache: ChainCache) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     /// The root this verifier trusts.
@@ -118,17 +145,11 @@ impl Verifier {
         // Step 5: nonce.
         check_nonce(document.nonce.as_deref(), expected.nonce)?;
         // Step 6: binding.
-        if !same(document.public_key.as_deref(), expected.public_key) {
-            return Err(Error::PublicKey);
-        }
-        if !same(document.user_data.as_deref(), &expected.binding.user_data()) {
-            return Err(Error::Binding {
-                expected: expected.binding.purpose(),
-            });
-        }
+        check_public_key(document.public_key.as_deref(), expected.public_key)?;
+        check_binding(document.user_data.as_deref(), expected.binding)?;
         // Step 7: measurements.
         match expected.measurements {
-            Appraisal::Reference(values) => values.appraise(&document.pcrs)?,
+            Appraisal::Reference(values) => values.appraise(&document.pcrs, now)?,
             Appraisal::ByCaller => {}
         }
         // Step 8: freshness.
@@ -145,14 +166,23 @@ impl Verifier {
         // Step 1: structure.
         let document = UnverifiedDocument::parse(evidence.as_bytes())?;
         // Step 2: chain.
-        let leaf = chain::verify(&self.anchor, &document.cabundle, document.certificate, now)?;
+        let leaf = self.check_chain(&document, now)?;
         // Step 3: signature.
-        match UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &leaf.point)
-            .verify(&document.signed_bytes(), document.signature)
-        {
-            Ok(()) => Ok(document.authenticated(leaf.not_after)),
-            Err(_) => Err(Error::Signature),
-        }
+        check_signature(&document, &leaf)?;
+        Ok(document.authenticated(leaf.validity.not_after))
+    }
+
+    fn check_chain(
+        &self,
+        document: &UnverifiedDocument<'_>,
+        now: SystemTime,
+    ) -> Result<Checked, Error> {
+        let rules = Rules {
+            anchor: &self.anchor,
+            revocation: self.revocation.as_ref(),
+            cache: self.cache.as_ref(),
+        };
+        Ok(rules.verify(&document.cabundle, document.certificate, now)?)
     }
 }
 
@@ -172,6 +202,12 @@ impl Claims {
     }
 }
 
+fn check_signature(document: &UnverifiedDocument<'_>, leaf: &Checked) -> Result<(), Error> {
+    UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &leaf.point)
+        .verify(&document.signed_bytes(), document.signature)
+        .map_err(|_unspecified| Error::Signature)
+}
+
 fn not_debug(pcrs: &Pcrs) -> Result<(), Error> {
     match ZERO_IN_DEBUG_MODE
         .into_iter()
@@ -183,10 +219,39 @@ fn not_debug(pcrs: &Pcrs) -> Result<(), Error> {
 }
 
 fn check_nonce(actual: Option<&[u8]>, expected: &[u8]) -> Result<(), Error> {
-    if expected.len() >= MIN_NONCE && same(actual, expected) {
-        Ok(())
-    } else {
-        Err(Error::Nonce)
+    if expected.len() < MIN_NONCE {
+        return Err(Error::WeakChallenge {
+            length: expected.len(),
+        });
+    }
+    match same(actual, expected) {
+        true => Ok(()),
+        false => Err(Error::Nonce {
+            expected: expected.into(),
+            actual: actual.map(Into::into),
+        }),
+    }
+}
+
+fn check_public_key(actual: Option<&[u8]>, expected: &[u8]) -> Result<(), Error> {
+    match same(actual, expected) {
+        true => Ok(()),
+        false => Err(Error::PublicKey {
+            expected: Sha256Digest::of(expected),
+            actual: actual.map(Sha256Digest::of),
+        }),
+    }
+}
+
+fn check_binding(actual: Option<&[u8]>, binding: &Binding) -> Result<(), Error> {
+    let expected = binding.user_data();
+    match same(actual, &expected) {
+        true => Ok(()),
+        false => Err(Error::Binding {
+            purpose: binding.purpose(),
+            expected: expected.as_slice().into(),
+            actual: actual.map(Into::into),
+        }),
     }
 }
 

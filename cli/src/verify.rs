@@ -116,7 +116,7 @@ fn report(document: &Document, root: &str, debug: Option<u8>) -> String {
 
 fn fix(error: &Error) -> &'static str {
     match error {
-        Error::Chain(ChainError::Path(_)) => {
+        Error::Chain(ChainError::Validity { .. }) => {
             " (its certificates last three hours: give the time it was made with --at)"
         }
         _ => "",

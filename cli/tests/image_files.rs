@@ -254,8 +254,11 @@ fn pcr16_follows_from_configuration_and_manifests() {
     let [image] = policy.images.images() else {
         panic!("{text}");
     };
-    assert_eq!(image.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 16]);
-    assert_eq!(image[&16].to_string(), expected);
+    assert_eq!(
+        image.registers.keys().copied().collect::<Vec<_>>(),
+        [0, 1, 2, 16]
+    );
+    assert_eq!(image.registers[&16].to_string(), expected);
     has(&text, &["# PCR16: for the policy of a gateway only\n"]);
     // Another file says otherwise.
     let other = "[[models]]\nname = \"chat\"\n";

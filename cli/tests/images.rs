@@ -171,8 +171,11 @@ fn the_gateways_line_is_a_list_of_reference_values() {
     let [image] = policy.images.images() else {
         panic!("{text}");
     };
-    assert_eq!(image.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 4]);
-    assert_eq!(image[&2].to_string(), expected(&["second"]));
+    assert_eq!(
+        image.registers.keys().copied().collect::<Vec<_>>(),
+        [0, 1, 2, 4]
+    );
+    assert_eq!(image.registers[&2].to_string(), expected(&["second"]));
 }
 
 #[test]

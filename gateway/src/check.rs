@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::policy::{self, History, HistoryError, Policy, PolicyFileError};
+use crate::report;
 
 /// Why the policy would not be enforced.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +74,13 @@ impl Checked {
         }
         row("root", &root);
         for (number, image) in policy.images.images().iter().enumerate() {
-            for (index, pcr) in image {
+            for (index, pcr) in &image.registers {
                 row(&format!("image {number} PCR{index}"), pcr);
+            }
+            for (word, time) in [("from", image.not_before), ("until", image.not_after)] {
+                if let Some(time) = time {
+                    row(&format!("image {number} {word}"), &report::time(time));
+                }
             }
         }
         for (name, pins) in [

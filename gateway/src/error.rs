@@ -175,10 +175,10 @@ impl Error {
                 Evidence::Chain(_) => Step::Chain,
                 Evidence::Signature => Step::Signature,
                 Evidence::Debug { .. } => Step::Debug,
-                Evidence::Nonce => Step::Nonce,
-                Evidence::PublicKey => Step::PublicKey,
+                Evidence::Nonce { .. } | Evidence::WeakChallenge { .. } => Step::Nonce,
+                Evidence::PublicKey { .. } => Step::PublicKey,
                 Evidence::Binding { .. } => Step::Binding,
-                Evidence::Measurement { .. } => Step::Measurements,
+                Evidence::Measurement { .. } | Evidence::ImageWindow { .. } => Step::Measurements,
                 Evidence::Freshness(_) => Step::Freshness,
                 // A step that this crate does not know yet is still a refusal.
                 _ => Step::Structure,

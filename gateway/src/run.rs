@@ -180,10 +180,17 @@ fn summary(config: &Config) {
     }
     for (number, image) in policy.images.images().iter().enumerate() {
         let registers: Vec<_> = image
+            .registers
             .iter()
             .map(|(index, pcr)| format!("PCR{index}={pcr}"))
             .collect();
-        tracing::info!(number, registers = registers.join(" "), "accepted image");
+        tracing::info!(
+            number,
+            registers = registers.join(" "),
+            not_before = image.not_before.map(attestation::rfc3339),
+            not_after = image.not_after.map(attestation::rfc3339),
+            "accepted image"
+        );
     }
     for model in &policy.models {
         tracing::info!(

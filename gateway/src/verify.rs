@@ -1,15 +1,19 @@
 //! Steps 3 to 6: a pure function from our own TLS state, our own nonce, the policy and the server's answer to a verdict.
 
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use attestation::{
-    Appraisal, Binding, BootId, Claims, Expected, ModelIdentity, Nonce, SessionSubject,
+    Appraisal, Binding, BootId, ChainCache, Claims, Expected, ModelIdentity, Nonce, SessionSubject,
     Sha256Digest, Subject, Verifier,
 };
 use identity::Leaf;
 
 use crate::challenge::Answer;
 use crate::{Error, Policy};
+
+/// A machine's authorities are the same for a day: most connections and every renewal find them here.
+static CHAINS: LazyLock<ChainCache> = LazyLock::new(ChainCache::default);
 
 /// What this end of the connection knows by itself. Nothing in here came from the server's words.
 #[derive(Clone, Debug)]
@@ -66,8 +70,8 @@ pub(crate) fn verify(
         measurements: Appraisal::Reference(&policy.images),
         max_age: policy.max_age,
     };
-    let claims =
-        Verifier::new(policy.trust_anchor.clone()).verify(&answer.evidence, &expected, now)?;
+    let verifier = Verifier::new(policy.trust_anchor.clone()).with_chain_cache(CHAINS.clone());
+    let claims = verifier.verify(&answer.evidence, &expected, now)?;
     // Step 5, the rest: what the evidence has now been shown to commit to.
     policy.fleet.appraise(&claims.pcrs)?;
     check_configuration(policy, answer.config_digest)?;
@@ -111,7 +115,7 @@ pub(crate) fn judge_again(
     }
     policy
         .images
-        .appraise(&verdict.claims.pcrs)
+        .appraise(&verdict.claims.pcrs, now)
         .map_err(Error::Evidence)?;
     policy.fleet.appraise(&verdict.claims.pcrs)?;
     check_configuration(policy, verdict.config_digest)?;

@@ -149,7 +149,7 @@ fn the_schema_agrees_with_the_gateway() {
     let many = format!("\"{digest}\", ").repeat(65);
     let one = format!("config_digests = [\"{digest}\"]");
     let several = format!("config_digests = [{many}]");
-    let edits: [(&str, &str); 14] = [
+    let edits: [(&str, &str); 16] = [
         ("", ""),
         ("max_age_s = 60", "max_age_s = 3601"),
         ("max_age_s = 60", "max_age_s = 0"),
@@ -158,6 +158,11 @@ fn the_schema_agrees_with_the_gateway() {
         ("serial = 4", ""),
         ("policy/1", "policy/2"),
         ("/enclave/demo", ""),
+        (
+            "\"0\" =",
+            "\"not_after\" = \"2027-01-01T00:00:00Z\", \"0\" =",
+        ),
+        ("\"0\" =", "\"until\" = \"2027-01-01T00:00:00Z\", \"0\" ="),
         ("\"0\" =", "\"32\" ="),
         ("\"0\" =", "\"1\" ="),
         (":role/", ":user/"),

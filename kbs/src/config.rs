@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use attestation::{ReferenceValues, TrustAnchor, Verifier};
+use attestation::{ChainCache, ReferenceValues, TrustAnchor, Verifier};
 use identity::issue::Authority;
 use identity::{SpiffeId, Svid};
 use serde::Deserialize;
@@ -244,7 +244,7 @@ impl Config {
             TrustAnchor::from_pem(pem.as_bytes())
                 .map_err(|problem| self.error("trust_anchor", problem))?
         };
-        Ok(Verifier::new(anchor))
+        Ok(Verifier::new(anchor).with_chain_cache(ChainCache::default()))
     }
 
     pub(crate) fn svid(&self) -> Result<Svid, ConfigError> {

@@ -39,11 +39,15 @@ impl Issuer {
     }
 
     /// The one identity of the image that was measured.
-    pub(crate) fn identity(&self, measured: &Pcrs) -> Result<&SpiffeId, IssuerError> {
+    pub(crate) fn identity(
+        &self,
+        measured: &Pcrs,
+        now: SystemTime,
+    ) -> Result<&SpiffeId, IssuerError> {
         let mut found: Option<&SpiffeId> = None;
         let mut difference = String::from("the map is empty");
         for (id, images) in &self.map {
-            match (images.appraise(measured), found) {
+            match (images.appraise(measured, now), found) {
                 (Ok(()), None) => found = Some(id),
                 (Ok(()), Some(first)) if first != id => {
                     return Err(IssuerError::Ambiguous(first.clone(), id.clone()));
@@ -116,15 +120,15 @@ mod tests {
             (id("b"), images(2)),
             (id("b"), images(3)),
         ]);
-        assert_eq!(issuer.identity(&measured(1)).unwrap(), &id("a"));
-        assert_eq!(issuer.identity(&measured(2)).unwrap(), &id("b"));
-        assert_eq!(issuer.identity(&measured(3)).unwrap(), &id("b"));
+        assert_eq!(issuer.identity(&measured(1), UNIX_EPOCH).unwrap(), &id("a"));
+        assert_eq!(issuer.identity(&measured(2), UNIX_EPOCH).unwrap(), &id("b"));
+        assert_eq!(issuer.identity(&measured(3), UNIX_EPOCH).unwrap(), &id("b"));
         assert!(matches!(
-            issuer.identity(&measured(4)),
+            issuer.identity(&measured(4), UNIX_EPOCH),
             Err(IssuerError::Unmapped(_))
         ));
         assert!(matches!(
-            issuer.identity(&Pcrs::new()),
+            issuer.identity(&Pcrs::new(), UNIX_EPOCH),
             Err(IssuerError::Unmapped(_))
         ));
     }
@@ -133,7 +137,7 @@ mod tests {
     fn a_measurement_with_two_names_gets_none() {
         let issuer = issuer(vec![(id("a"), images(1)), (id("b"), images(1))]);
         assert!(matches!(
-            issuer.identity(&measured(1)),
+            issuer.identity(&measured(1), UNIX_EPOCH),
             Err(IssuerError::Ambiguous(..))
         ));
     }

@@ -150,7 +150,14 @@ async fn the_probe_takes_a_passport_to_a_server_that_is_not_ours() {
     let trusting = Trustee::start(&broker, jwks(&broker).await).await;
     std::fs::write(dir.path().join("trustee.pem"), trusting.root_pem()).unwrap();
     let there = trusting.url();
-    let more = ["--trustee-url", &there, "--trustee-ca", "trustee.pem", "--out", "secret"];
+    let more = [
+        "--trustee-url",
+        &there,
+        "--trustee-ca",
+        "trustee.pem",
+        "--out",
+        "secret",
+    ];
     let output = probe_by("passport", dir.path(), &url, &more);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(std::fs::read(dir.path().join("secret")).unwrap(), SECRET);

@@ -100,7 +100,10 @@ fn answer(head: &str, trusted: &Value) -> String {
         "{head}"
     );
     let host = line("host").unwrap();
-    assert!(host == HOST || host.split(':').next() == Some(LOCAL), "{host}");
+    assert!(
+        host == HOST || host.split(':').next() == Some(LOCAL),
+        "{host}"
+    );
     assert_eq!(line("cookie"), None);
     let bearer = line("authorization").unwrap();
     let token = bearer.strip_prefix("Bearer ").unwrap();

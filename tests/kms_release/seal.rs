@@ -267,5 +267,8 @@ async fn the_probe_has_the_service_decrypt_a_packages_key_and_shows_nothing_of_i
     let obtained = std::fs::read(world.path("obtained")).unwrap();
     assert_eq!(obtained, world.unwrapped().await);
     assert!(text.contains("evidence made"), "{text}");
-    assert!(!text.contains(&hex::encode(&obtained)) && !text.contains("secret"), "{text}");
+    assert!(
+        !text.contains(&hex::encode(&obtained)) && !text.contains("secret"),
+        "{text}"
+    );
 }

@@ -105,7 +105,7 @@ pub(super) async fn issue(State(desk): State<Arc<Desk>>, body: Body) -> Response
         case.facts.tee_key = Some(spki_sha256);
         // 4. Who the measurement is. The request may not wish for another.
         let id = issuer
-            .identity(&claims.pcrs)
+            .identity(&claims.pcrs, case.now)
             .map_err(|error| deny(&error))?;
         case.path = id.to_string();
         if csr.id != *id {

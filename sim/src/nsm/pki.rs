@@ -6,7 +6,10 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateParams, CustomExtension, IsCa, Issuer, KeyPair, PKCS_ECDSA_P384_SHA384};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, CustomExtension, IsCa, Issuer, KeyPair,
+    PKCS_ECDSA_P384_SHA384,
+};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -146,6 +149,25 @@ impl SimPki {
             above = authority;
         }
         Ok(())
+    }
+
+    /// A revocation list (RFC 5280 section 5), DER, that the authority signs whether or not it may.
+    ///
+    /// # Errors
+    /// [`PkiError::Certificate`] when the list cannot be encoded.
+    pub fn revoke(
+        &self,
+        rank: Rank,
+        list: CertificateRevocationListParams,
+    ) -> Result<Vec<u8>, PkiError> {
+        let Some(authority) = self.authorities.iter().find(|a| a.rank == rank) else {
+            return Err(PkiError::Key);
+        };
+        // Without key usages, or rcgen refuses an issuer that may not sign lists.
+        let mut params = rank.params(authority.not_after);
+        params.key_usages.clear();
+        let issuer = Issuer::new(params, &authority.key);
+        Ok(list.signed_by(&issuer)?.der().to_vec())
     }
 
     /// Certificates and keys, for a child's standard input.

@@ -1,6 +1,8 @@
 //! The simulated module against the verifier as shipped.
 
+mod chains;
 mod module;
+mod revocation;
 mod steps;
 
 use std::sync::Arc;
@@ -155,6 +157,10 @@ fn request(user_data: &[u8]) -> AttestationRequest<'_> {
 
 fn certificate(position: usize, problem: &'static str) -> Error {
     Error::Chain(ChainError::Certificate { position, problem })
+}
+
+fn validity(error: &Result<Claims, Error>, at: usize) -> bool {
+    matches!(error, Err(Error::Chain(ChainError::Validity { position, .. })) if *position == at)
 }
 
 fn path(error: &Result<Claims, Error>) -> bool {
