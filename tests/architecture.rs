@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "attestation",
+            "identity",
             "image",
             "image-builder",
             "kms-client",

@@ -12,6 +12,8 @@
 mod attacks;
 #[path = "attested_session/fake_enclave.rs"]
 mod fake_enclave;
+#[path = "attested_session/inspector.rs"]
+mod inspector;
 #[path = "attested_session/proxy.rs"]
 mod proxy;
 #[path = "attested_session/renewal.rs"]

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{BootId, Sha256Digest, Sha384Digest, hash};
 
+mod parse;
+
+pub use parse::ParseBindingError;
+
 /// Version of the canonical text. A change of any member's meaning takes a new number.
 const VERSION: u8 = 1;
 

@@ -10,6 +10,8 @@
 //! # Layout
 //! - `evidence`, `digest`, `pcr`, `binding`: the nouns both sides exchange.
 //! - `attester`, `nsm`: who makes evidence; the Nitro Secure Module is the only shipped platform.
+//! - `bundle`, `evidence_policy`, `inspection`: for who looks at evidence later: all of it in a file, what is asked of it, and what
+//!   it says of itself.
 //! - `runtime_measurement`: what the enclave says of itself in a register of its own.
 //! - `verifier`: the numbered steps, and the audit of evidence that was made for others. `document` and `cbor` do step 1,
 //!   `chain`, `certificate` and `anchor` step 2, `reference_values` and `accepted_image` step 7.
@@ -19,6 +21,7 @@ mod accepted_image;
 mod anchor;
 mod attester;
 mod binding;
+mod bundle;
 mod cbor;
 mod certificate;
 mod chain;
@@ -26,6 +29,8 @@ mod digest;
 mod document;
 mod error;
 mod evidence;
+mod evidence_policy;
+mod inspection;
 mod nsm;
 mod pcr;
 mod reference_values;
@@ -37,12 +42,18 @@ mod verifier;
 pub use accepted_image::AcceptedImage;
 pub use anchor::{AnchorError, TrustAnchor};
 pub use attester::{AttestError, AttestationRequest, Attester};
-pub use binding::{Binding, ModelIdentity, Purpose, SessionSubject, Subject};
+pub use binding::{Binding, ModelIdentity, ParseBindingError, Purpose, SessionSubject, Subject};
+pub use bundle::{
+    BUNDLE_FORMAT, BundleAudit, BundleError, BundleReport, EvidenceBundle, MAX_BUNDLE,
+    ManifestError,
+};
 pub use chain::{ChainCache, RevocationLists, RevocationListsError};
 pub use digest::{BootId, ParseHexError, Sha256Digest, Sha384Digest};
 pub use document::{DIGEST, Document};
 pub use error::{ChainError, Error, FreshnessError, StructureError};
 pub use evidence::{Evidence, Nonce, ParseNonceError};
+pub use evidence_policy::{AcceptedModel, EvidencePolicy, PolicyError};
+pub use inspection::{CertificateContent, CertificateView, UnverifiedView};
 pub use nsm::NsmAttester;
 pub use pcr::{Pcr, Pcrs};
 pub use reference_values::{ReferenceValues, ReferenceValuesError};

@@ -1,6 +1,6 @@
 //! How public values and times are written.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
@@ -50,15 +50,15 @@ fn calendar(time: SystemTime) -> Option<OffsetDateTime> {
 
 /// RFC 3339 with any offset, not before 1970.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
-    let date = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    let nanos = u64::try_from(date.to_offset(UtcOffset::UTC).unix_timestamp_nanos()).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_nanos(nanos))
+    let date = OffsetDateTime::parse(text, &Rfc3339)
+        .ok()?
+        .to_offset(UtcOffset::UTC);
+    let seconds = u64::try_from(date.unix_timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, date.nanosecond()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -67,6 +67,8 @@ mod tests {
         assert_eq!(rfc3339(time), "2030-03-17T17:46:40Z");
         assert_eq!(parse_rfc3339("2030-03-17T17:46:40Z"), Some(time));
         assert_eq!(parse_rfc3339("2030-03-17T19:46:40+02:00"), Some(time));
+        let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+        assert_eq!(parse_rfc3339("9999-12-31T23:59:59Z"), Some(last));
     }
 
     #[test]

@@ -116,3 +116,107 @@ fn text_from_a_peer_cannot_forge_a_member() {
         serde_json::from_slice(&binding(Subject::Session(forged)).canonical_json()).unwrap();
     assert_eq!(json["role"], "server");
 }
+
+fn subjects() -> [Subject; 3] {
+    [
+        Subject::KeyRelease {
+            runtime_data_sha384: Sha384Digest::from_bytes([7; 48]),
+        },
+        Subject::SvidIssuance {
+            csr_sha256: Sha256Digest::from_bytes([8; 32]),
+            spki_sha256: Sha256Digest::from_bytes([9; 32]),
+        },
+        Subject::Session(session()),
+    ]
+}
+
+#[test]
+fn a_text_is_read_back_as_the_binding_that_wrote_it() {
+    for subject in subjects() {
+        let written = binding(subject);
+        let read = Binding::from_canonical_json(&written.canonical_json());
+        assert_eq!(read, Ok(written));
+    }
+}
+
+#[test]
+fn a_text_that_lacks_any_member_is_refused() {
+    for subject in subjects() {
+        let written = text(&binding(subject));
+        let whole: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&written).unwrap();
+        for member in whole.keys() {
+            let mut less = whole.clone();
+            less.remove(member);
+            let less = serde_json_canonicalizer::to_vec(&less).unwrap();
+            assert!(Binding::from_canonical_json(&less).is_err(), "{member}");
+        }
+    }
+}
+
+#[test]
+fn a_text_in_another_form_or_with_another_meaning_is_refused() {
+    let session = text(&binding(Subject::Session(session())));
+    let release = text(&binding(subjects()[0].clone()));
+    let not_canonical = Err(ParseBindingError::NotCanonical);
+    for (original, from, to) in [
+        (&session, r#""v":1"#, r#""v":2"#),
+        (&session, r#""v":1"#, r#""v":1 "#),
+        (&session, r#""role":"server""#, r#""role":"client""#),
+        (&session, "binding: session", "binding: key-release"),
+        (
+            &session,
+            r#""18446744073709551615""#,
+            r#""018446744073709551615""#,
+        ),
+        (&session, r#""18446744073709551615""#, r#""+1""#),
+        (
+            &session,
+            r#""18446744073709551615""#,
+            r#""18446744073709551616""#,
+        ),
+        (&session, r#""0a1b""#, r#""\u0030a1b""#),
+        (&session, "0404", "0404".to_uppercase().as_str()),
+        (&release, r#","v":1"#, r#","role":"server","v":1"#),
+        (&release, r#","v":1"#, r#","svid_serial":"0a","v":1"#),
+    ] {
+        let changed = original.replacen(from, to, 1);
+        if changed != **original {
+            assert_eq!(
+                Binding::from_canonical_json(changed.as_bytes()),
+                not_canonical,
+                "{changed}"
+            );
+        }
+    }
+    for (from, to) in [
+        (r#","v":1"#, r#","v":1,"w":1"#),
+        (r#","v":1"#, r#","v":1,"v":1"#),
+        (r#","v":1"#, r#","v":-1"#),
+        (r#""purpose":"session""#, r#""purpose":"other""#),
+        (r#""18446744073709551615""#, "1"),
+        ("0404", "04"),
+        ("}]", r#","x":1}]"#),
+        ("{", "[{"),
+    ] {
+        let changed = session.replacen(from, to, 1);
+        assert_ne!(changed, session);
+        assert!(
+            matches!(
+                Binding::from_canonical_json(changed.as_bytes()),
+                Err(ParseBindingError::Json(_))
+            ),
+            "{changed}"
+        );
+    }
+    let trailing = format!("{session} ");
+    assert_eq!(
+        Binding::from_canonical_json(trailing.as_bytes()),
+        not_canonical
+    );
+    let long = vec![b' '; 64 * 1024 + 1];
+    assert_eq!(
+        Binding::from_canonical_json(&long),
+        Err(ParseBindingError::Length)
+    );
+}

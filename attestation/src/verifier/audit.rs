@@ -1,5 +1,6 @@
 //! The same steps for somebody who looks at evidence that was made for others, and knows only some of what they knew.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::{
@@ -10,6 +11,7 @@ use crate::binding::Binding;
 use crate::document::UnverifiedDocument;
 use crate::error::Error;
 use crate::evidence::Evidence;
+use crate::pcr::{Pcr, Pcrs};
 use crate::reference_values::ReferenceValues;
 use crate::step::Step;
 
@@ -24,6 +26,8 @@ pub struct Audit<'a> {
     pub binding: Option<&'a Binding>,
     /// The accepted images.
     pub images: Option<&'a ReferenceValues>,
+    /// Registers that must have these values, whichever images are accepted.
+    pub registers: Option<&'a BTreeMap<u8, Pcr>>,
     /// Oldest acceptable document.
     pub max_age: Option<Duration>,
     /// Goes on after debug mode was seen, to look at the rest. Debug mode stays in the report.
@@ -62,6 +66,28 @@ impl Verdict {
         match self {
             Self::Refused(error) | Self::Waived(error) => Some(error),
             Self::Passed | Self::NotAsked | Self::NotReached => None,
+        }
+    }
+}
+
+impl Audit<'_> {
+    /// None when nothing is asked about them.
+    fn measurements(&self, measured: &Pcrs, now: SystemTime) -> Option<Result<(), Error>> {
+        let registers = self.registers.map(|registers| {
+            let wrong = |(index, expected): &(&u8, &Pcr)| measured.get(index) != Some(*expected);
+            match registers.iter().find(wrong) {
+                None => Ok(()),
+                Some((index, expected)) => Err(Error::Measurement {
+                    index: *index,
+                    expected: *expected,
+                    actual: measured.get(index).copied(),
+                }),
+            }
+        });
+        let images = self.images.map(|images| images.appraise(measured, now));
+        match (registers, images) {
+            (Some(Err(error)), _) => Some(Err(error)),
+            (registers, images) => images.or(registers),
         }
     }
 }
@@ -111,9 +137,7 @@ impl Verifier {
         let binding = known.binding;
         let binding = binding.map(|binding| check_binding(document.user_data, binding));
         report.asked(Step::Binding, binding)?;
-        let images = known.images;
-        let images = images.map(|images| images.appraise(&document.pcrs, now));
-        report.asked(Step::Measurements, images)?;
+        report.asked(Step::Measurements, known.measurements(&document.pcrs, now))?;
         let age = known.max_age;
         let age = age.map(|max_age| check_freshness(document.timestamp, max_age, now));
         report.asked(Step::Freshness, age.map(|age| age.map_err(Error::from)))

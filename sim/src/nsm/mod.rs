@@ -15,7 +15,7 @@ pub use document::DocumentBuilder;
 pub use error::PkiError;
 pub use measure::measure;
 pub use module::SimNsm;
-pub use pki::{SimLeaf, SimPki};
+pub use pki::{SimLeaf, SimPki, revocation_list};
 pub use rank::{INSTANCE_ID, Rank};
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, CustomExtension, IsCa, Issuer, KeyPair,
-    PKCS_ECDSA_P384_SHA384,
+    CertificateParams, CertificateRevocationListParams, CustomExtension, IsCa, Issuer, KeyIdMethod,
+    KeyPair, PKCS_ECDSA_P384_SHA384, RevokedCertParams, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::Deserialize;
@@ -296,6 +296,27 @@ impl Authority {
             not_after: SystemTime::UNIX_EPOCH,
             key,
         })
+    }
+}
+
+/// A list made an hour before `now` and good for two, of certificates by their numbers.
+pub fn revocation_list(now: SystemTime, serials: &[Vec<u8>]) -> CertificateRevocationListParams {
+    const HOUR: Duration = Duration::from_secs(3600);
+    CertificateRevocationListParams {
+        this_update: (now - HOUR).into(),
+        next_update: (now + HOUR).into(),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: serials
+            .iter()
+            .map(|serial| RevokedCertParams {
+                serial_number: SerialNumber::from_slice(serial),
+                revocation_time: (now - HOUR).into(),
+                reason_code: None,
+                invalidity_date: None,
+            })
+            .collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
     }
 }
 

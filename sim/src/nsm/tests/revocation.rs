@@ -1,10 +1,7 @@
 //! Revocation lists that the relying party gives.
 
 use attestation::{ChainCache, RevocationLists, RevocationListsError};
-use rcgen::{
-    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint,
-    KeyIdMethod, RevokedCertParams, SerialNumber,
-};
+use rcgen::{CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::*;
@@ -50,22 +47,7 @@ impl Listed {
         edit: impl Fn(&mut CertificateRevocationListParams),
     ) -> Vec<u8> {
         let now = self.world.now();
-        let mut list = CertificateRevocationListParams {
-            this_update: (now - HOUR).into(),
-            next_update: (now + HOUR).into(),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: serials
-                .iter()
-                .map(|serial| RevokedCertParams {
-                    serial_number: SerialNumber::from_slice(serial),
-                    revocation_time: (now - HOUR).into(),
-                    reason_code: None,
-                    invalidity_date: None,
-                })
-                .collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
+        let mut list = revocation_list(now, serials);
         edit(&mut list);
         self.pki.revoke(issuer, list).unwrap()
     }
