@@ -34,7 +34,7 @@ fn desk(world: &World) -> TempDir {
     let gateway = world.policy();
     let policy = EvidencePolicy {
         images: gateway.images,
-        config_digest: Some(gateway.config_digest),
+        config_digest: Some(world.config_digest),
         models: vec![AcceptedModel {
             name: MODEL.to_owned(),
             min_epoch: 7,
