@@ -1,6 +1,9 @@
 //! `gateway check-policy` and its schema, as an operator and a program that writes policies use them.
 
-#![expect(clippy::print_stdout, reason = "a skipped test says so")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code: a failed unwrap is a failed test"
+)]
 
 use std::path::Path;
 use std::process::{Command, Output};
