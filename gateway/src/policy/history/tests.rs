@@ -108,7 +108,7 @@ fn a_history_that_is_none_refuses_every_policy() {
         file(FORMAT, &[entry(5), entry(4)]),
         file(FORMAT, &[entry(5), entry(5)]),
         file(FORMAT, &[entry(1)]).replace("since", "sinze"),
-        "x".repeat(MAX_BYTES as usize + 1),
+        "x".repeat(usize::try_from(MAX_BYTES).unwrap() + 1),
     ] {
         fs::write(&path, &text).unwrap();
         assert!(
