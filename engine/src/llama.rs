@@ -7,7 +7,6 @@
 mod attention;
 mod cache;
 mod config;
-mod linear;
 mod rope;
 
 use candle_core::{Device, Result, Tensor};
@@ -16,6 +15,7 @@ use rayon::prelude::*;
 use crate::{
     LoadError,
     decoder::{Decoder, Row},
+    linear::{Linear, Matrix},
     weights::Weights,
 };
 use attention::{Attention, Span};
@@ -23,11 +23,10 @@ pub(crate) use cache::Cache;
 pub(crate) use config::{
     Config, MAX_CONTEXT, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS, MAX_VOCABULARY,
 };
-use linear::Linear;
 use rope::Rope;
 
 pub(crate) struct Llama {
-    embedding: Tensor,
+    embedding: Matrix,
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
@@ -52,7 +51,7 @@ struct Norm {
 impl Llama {
     pub(crate) fn load(weights: &Weights, config: Config) -> std::result::Result<Self, LoadError> {
         let (vocabulary, hidden) = (config.vocabulary, config.hidden);
-        let embedding = weights.get("model.embed_tokens.weight", &[vocabulary, hidden])?;
+        let embedding = weights.matrix("model.embed_tokens.weight", vocabulary, hidden)?;
         // Several layers at a time: their matrices are too small to keep all threads at work alone.
         let layers = (0..config.layers)
             .into_par_iter()
@@ -67,7 +66,7 @@ impl Llama {
             layers,
             norm: Norm::load(weights, "model.norm.weight", &config)?,
             head,
-            rope: Rope::new(&config),
+            rope: Rope::load(weights, &config)?,
             config,
         })
     }
@@ -90,11 +89,9 @@ impl Decoder for Llama {
             positions.extend(row.cache.len()..row.cache.len() + row.tokens.len());
             tokens.extend_from_slice(row.tokens);
         }
-        let total = tokens.len();
         let (cos, sin) = self.rope.at(&positions)?;
 
-        let tokens = Tensor::from_vec(tokens, total, &Device::Cpu)?;
-        let mut x = self.embedding.index_select(&tokens, 0)?;
+        let mut x = self.embedding.rows(&tokens)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = layer.attention_norm.forward(&x)?;
             let caches: Vec<_> = rows

@@ -1,7 +1,7 @@
 use candle_core::{Device, Result, Tensor};
 
-use super::{Config, cache::LayerCache, linear::Linear};
-use crate::{LoadError, weights::Weights};
+use super::{Config, cache::LayerCache};
+use crate::{LoadError, linear::Linear, weights::Weights};
 
 /// Grouped-query attention over packed rows.
 pub(super) struct Attention {

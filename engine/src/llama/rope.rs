@@ -3,13 +3,15 @@ use std::f32::consts::PI;
 use candle_core::{Device, Result, Tensor};
 
 use super::config::{Config, MAX_CONTEXT, narrow};
-use crate::{LoadError, fields::Fields};
+use crate::{LoadError, fields::Fields, weights::Weights};
 
 /// Rotary position embedding. Angles are computed for the positions of a step, which costs less than a table for a context
 /// of a hundred thousand positions.
 pub(super) struct Rope {
     inverse_frequencies: Vec<f32>,
 }
+
+const DIVISORS: &str = "rope_freqs.weight";
 
 /// How a model that was trained on a short context reaches a longer one.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +36,7 @@ impl Scaling {
         };
         let factor = || fields.positive("factor", 1e6).map(narrow);
         match kind {
-            None | Some("default") => Ok(Self::None),
+            None | Some("default" | "none") => Ok(Self::None),
             Some("linear") => Ok(Self::Linear { factor: factor()? }),
             Some("llama3") => {
                 let low = narrow(fields.positive("low_freq_factor", 1e6)?);
@@ -84,16 +86,25 @@ impl Scaling {
 }
 
 impl Rope {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn load(weights: &Weights, config: &Config) -> std::result::Result<Self, LoadError> {
         let dim = config.head_dim;
+        // GGUF has the result of a scaling, not its rule: what to divide each frequency by.
+        let divisors = match weights.contains(DIVISORS) {
+            true => {
+                let divisors = weights.get(DIVISORS, &[dim / 2])?;
+                divisors.to_vec1().map_err(LoadError::Compute)?
+            }
+            false => vec![1.0; dim / 2],
+        };
         let frequency = |i: usize| 1.0 / config.rope_theta.powf(i as f32 / dim as f32);
         let inverse_frequencies = (0..dim)
             .step_by(2)
-            .map(|i| config.rope_scaling.apply(frequency(i)))
+            .zip(divisors)
+            .map(|(i, divisor)| config.rope_scaling.apply(frequency(i)) / divisor)
             .collect();
-        Self {
+        Ok(Self {
             inverse_frequencies,
-        }
+        })
     }
 
     /// Cosines and sines, one row of half a head per position.
