@@ -202,6 +202,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// At most `max` values.
+    pub(crate) fn list(&self, field: &str, max: usize) -> Result<Option<&[Value]>, LoadError> {
+        match self.value(field) {
+            None => Ok(None),
+            Some(Value::Array(values)) if values.len() <= max => Ok(Some(values)),
+            Some(value) => Err(self.error(
+                field,
+                format!("expected at most {max} values, found {}", brief(value)),
+            )),
+        }
+    }
+
     /// One token id or a list of them, each below `vocabulary`.
     pub(crate) fn token_ids(&self, field: &str, vocabulary: usize) -> Result<Vec<u32>, LoadError> {
         let values = match self.value(field) {

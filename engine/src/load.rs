@@ -44,10 +44,9 @@ pub(crate) fn load(
     }
     let config = Fields::read(files.as_ref(), CONFIG)?;
     match config.text("model_type")? {
-        Some("llama") => load_llama(files, &config, None, options, pool),
         Some("bert") => load_bert(files, &config, options, pool),
         None => Err(config.error("model_type", "missing")),
-        Some(_) => Err(config.error("model_type", "only llama and bert are supported")),
+        Some(_) => load_llama(files, &config, None, options, pool),
     }
 }
 
@@ -90,7 +89,7 @@ fn load_llama(
         Ok(decoder)
     })?;
     tracing::info!(
-        family = "llama",
+        family = fields.text("model_type")?.unwrap_or_default(),
         tensors = weights.tensor_count(),
         threads = options.threads,
         "model loaded"

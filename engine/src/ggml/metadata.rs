@@ -4,8 +4,9 @@ use gguf::Value;
 use serde_json::{Map, Number, json};
 
 use super::{GgufModel, tokenizer::TOKENS};
-use crate::{LoadError, fields::Fields};
+use crate::{LoadError, fields::Fields, llama::Family};
 
+const ARCHITECTURE: &str = "general.architecture";
 /// A larger one is refused as such where settings are read.
 const MAX_HEAD_DIM: u64 = 1024;
 
@@ -21,6 +22,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
     ("rope_theta", "rope.freq_base"),
     ("max_position_embeddings", "context_length"),
+    ("sliding_window", "attention.sliding_window"),
+    ("attn_logit_softcapping", "attn_logit_softcapping"),
+    ("final_logit_softcapping", "final_logit_softcapping"),
 ];
 
 const SPECIAL: &[(&str, &str)] = &[
@@ -44,11 +48,13 @@ impl GgufModel {
     /// An architecture, or a setting of it, that would change the result and is not known here.
     pub(crate) fn config(&self) -> Result<Fields<'_>, LoadError> {
         let architecture = self.architecture.as_str();
-        if architecture != "llama" {
-            return Err(self.field("general.architecture", "only llama is supported"));
-        }
+        let Some(model_type) = Family::of_gguf(architecture) else {
+            let problem =
+                "only llama, qwen2, qwen3, phi3, gemma, gemma2, gemma3 and smollm3 are supported";
+            return Err(self.field(ARCHITECTURE, problem));
+        };
         let mut fields = Fields::empty(&self.file);
-        fields.set("model_type", "general.architecture", json!(architecture));
+        fields.set("model_type", ARCHITECTURE, json!(model_type));
         for (field, key) in SETTINGS {
             let key = format!("{architecture}.{key}");
             if let Some(value) = self.values.get(&key) {
@@ -67,17 +73,18 @@ impl GgufModel {
             "output.weight",
             json!(self.tensor("output.weight").is_none()),
         );
-        let has = |name: &str| self.tensor(name).is_some();
-        fields.set(
-            "attention_bias",
-            "blk.0.attn_q.bias",
-            json!(has("blk.0.attn_q.bias")),
-        );
-        fields.set(
-            "mlp_bias",
-            "blk.0.ffn_up.bias",
-            json!(has("blk.0.ffn_up.bias")),
-        );
+        for (field, name) in [
+            ("attention_bias", "blk.0.attn_q.bias"),
+            ("attention_output_bias", "blk.0.attn_output.bias"),
+            ("mlp_bias", "blk.0.ffn_up.bias"),
+        ] {
+            fields.set(field, name, json!(self.tensor(name).is_some()));
+        }
+        // The converter has added the one.
+        fields.set("norms_are_whole", ARCHITECTURE, json!(true));
+        if let Some(scalar) = self.query_scalar(&fields) {
+            fields.set("query_pre_attn_scalar", ARCHITECTURE, json!(scalar));
+        }
         if let Some(scaling) = self.rope_scaling(architecture)? {
             fields.set(
                 "rope_scaling",
@@ -119,8 +126,16 @@ impl GgufModel {
                 ));
             }
         }
-        if number("attention.sliding_window").is_some_and(|window| window > 0) {
-            return Err(self.field(&key("attention.sliding_window"), "not supported"));
+        // llama.cpp has had several ways to read it for these; none of the published files needs it.
+        if matches!(
+            self.architecture.as_str(),
+            "llama" | "qwen2" | "qwen3" | "smollm3"
+        ) && number("attention.sliding_window").is_some_and(|window| window > 0)
+        {
+            return Err(self.field(
+                &key("attention.sliding_window"),
+                "not supported for this architecture",
+            ));
         }
         if self
             .values
@@ -131,6 +146,16 @@ impl GgufModel {
             return Err(self.field("split.count", "join the parts of a split model"));
         }
         Ok(())
+    }
+
+    /// The format has no key for it; llama.cpp goes by the number of layers (`llama-model.cpp`, 27 billion parameters).
+    fn query_scalar(&self, fields: &Fields<'_>) -> Option<u64> {
+        let number = |field: &str| fields.value(field).and_then(serde_json::Value::as_u64);
+        let whole = || number("hidden_size")?.checked_div(number("num_attention_heads")?);
+        match (self.architecture.as_str(), number("num_hidden_layers")?) {
+            ("gemma2", 46) | ("gemma3", 62) => whole(),
+            _ => number("head_dim").or_else(whole),
+        }
     }
 
     fn rope_scaling(&self, architecture: &str) -> Result<Option<serde_json::Value>, LoadError> {
