@@ -8,9 +8,11 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 const ARROWS: &[(&str, &[&str])] = &[
     ("attestation", &[]),
     ("identity", &[]),
-    ("sealed-model", &[]),
+    ("gguf", &[]),
+    ("sealed-model", &["gguf"]),
     ("transport", &[]),
-    ("engine", &[]),
+    // Neither knows the other; a sealed model comes to the engine as files.
+    ("engine", &["gguf"]),
     ("kbs-client", &["attestation", "identity", "transport"]),
     ("kms-client", &["attestation", "identity", "transport"]),
     (

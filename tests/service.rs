@@ -1,8 +1,11 @@
 //! The whole service: every program in a process of its own, prompts through all of them.
 
+use std::path::Path;
+
 use bytes::Bytes;
+use candle_core::quantized::GgmlDType;
 use serde_json::{Value, json};
-use sim::stack::{self, Stack};
+use sim::stack::{self, Model, Stack};
 use tests::models;
 
 async fn post(stack: &Stack, path: &str, body: &Value) -> (u16, Bytes) {
@@ -119,6 +122,44 @@ async fn a_prompt_goes_from_the_gateway_to_the_model_and_back() {
     stack.stop().await;
 }
 
+/// Greedy tokens of the same weights, sealed as safetensors and as one GGUF file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_gguf_file_says_what_its_safetensors_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = models::llama(&dir.path().join("plain"));
+    let converted = models::llama(&dir.path().join("converted"));
+    tests::gguf::convert(&converted, GgmlDType::F32);
+    let quantized = models::llama(&dir.path().join("quantized"));
+    tests::gguf::convert(&quantized, GgmlDType::Q8_0);
+    assert!(!converted.join("config.json").exists());
+    let model = |name: &str, dir: &Path| Model {
+        name: name.to_owned(),
+        dir: dir.to_owned(),
+    };
+    let stack = Stack::start(tests::options(vec![
+        model("plain", &plain),
+        model("converted", &converted),
+        model("quantized", &quantized),
+    ]))
+    .await
+    .unwrap();
+    let mut said = Vec::new();
+    for name in ["plain", "converted", "quantized"] {
+        let request = json!({
+            "model": name,
+            "messages": [{"role": "user", "content": "who can see the prompt ?"}],
+            "max_tokens": 16,
+            "temperature": 0,
+        });
+        let (status, answer) = json_of(&stack, "/v1/chat/completions", &request).await;
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() > 0);
+        said.push(answer["choices"][0]["message"]["content"].clone());
+    }
+    assert_eq!(said[0], said[1]);
+    stack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_were_released_outlive_the_broker() {
     let dir = tempfile::tempdir().unwrap();
@@ -152,7 +193,7 @@ async fn a_run_leaves_nothing_behind() {
     stack.stop().await;
     assert!(!run.exists());
     for pid in children {
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 pub(crate) use sampling::Sampler;
 pub(crate) use sequence::{ChatJob, Sequence, Step};
-pub(crate) use settings::ChatSettings;
+pub(crate) use settings::{ChatSettings, TOKENIZER_CONFIG};
 pub(crate) use stop::StopFilter;
 pub(crate) use template::ChatTemplate;
 

@@ -1,5 +1,7 @@
 //! Fields of the JSON files of a model, read with bounds: every refusal names the file and the field.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::{LoadError, ModelFiles, files};
@@ -12,6 +14,10 @@ pub(crate) struct Fields<'a> {
     /// "rope_scaling." for the fields of an object inside the file.
     path: String,
     map: Map<String, Value>,
+    /// What the file itself calls a field, where it has another format.
+    keys: BTreeMap<String, String>,
+    /// Asked for what is not here.
+    rest: Option<Box<Self>>,
 }
 
 impl<'a> Fields<'a> {
@@ -36,22 +42,65 @@ impl<'a> Fields<'a> {
                 file,
                 path: String::new(),
                 map,
+                keys: BTreeMap::new(),
+                rest: None,
             })),
             _ => Err(malformed("not a JSON object".into())),
         }
     }
 
+    /// For a file in another format, whose values are [`set`](Self::set).
+    pub(crate) fn empty(file: &'a str) -> Self {
+        Self {
+            file,
+            path: String::new(),
+            map: Map::new(),
+            keys: BTreeMap::new(),
+            rest: None,
+        }
+    }
+
+    /// A field, and what the file calls it.
+    pub(crate) fn set(&mut self, field: &str, key: &str, value: Value) {
+        self.keys.insert(field.into(), key.into());
+        self.map.insert(field.into(), value);
+    }
+
+    /// These fields, and for what they lack those of another file.
+    pub(crate) fn or(mut self, rest: Self) -> Self {
+        self.rest = Some(Box::new(rest));
+        self
+    }
+
+    pub(crate) fn file(&self) -> &str {
+        self.file
+    }
+
     pub(crate) fn error(&self, field: &str, problem: impl Into<String>) -> LoadError {
+        if let Some(rest) = &self.rest
+            && !self.has(field)
+            && rest.has(field)
+        {
+            return rest.error(field, problem);
+        }
+        let key = self.keys.get(field).map_or(field, String::as_str);
         LoadError::Field {
             file: self.file.into(),
-            field: format!("{}{field}", self.path),
+            field: format!("{}{key}", self.path),
             problem: problem.into(),
         }
     }
 
     /// The value of a field; null counts as absent, as the Python libraries write it for "not set".
     pub(crate) fn value(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|value| !value.is_null())
+        match &self.rest {
+            Some(rest) if !self.has(field) => rest.value(field),
+            _ => self.map.get(field).filter(|value| !value.is_null()),
+        }
+    }
+
+    fn has(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(|value| !value.is_null())
     }
 
     /// A whole number from 1 to `max`.
@@ -133,14 +182,35 @@ impl<'a> Fields<'a> {
     pub(crate) fn object(&self, field: &str) -> Result<Option<Self>, LoadError> {
         match self.value(field) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Self {
-                file: self.file,
-                path: format!("{}{field}.", self.path),
-                map: map.clone(),
-            })),
+            Some(Value::Object(map)) => {
+                let owner = match &self.rest {
+                    Some(rest) if !self.has(field) => rest,
+                    _ => self,
+                };
+                let key = owner.keys.get(field).map_or(field, String::as_str);
+                Ok(Some(Self {
+                    file: owner.file,
+                    path: format!("{}{key}.", owner.path),
+                    map: map.clone(),
+                    keys: BTreeMap::new(),
+                    rest: None,
+                }))
+            }
             Some(value) => {
                 Err(self.error(field, format!("expected an object, found {}", brief(value))))
             }
+        }
+    }
+
+    /// At most `max` values.
+    pub(crate) fn list(&self, field: &str, max: usize) -> Result<Option<&[Value]>, LoadError> {
+        match self.value(field) {
+            None => Ok(None),
+            Some(Value::Array(values)) if values.len() <= max => Ok(Some(values)),
+            Some(value) => Err(self.error(
+                field,
+                format!("expected at most {max} values, found {}", brief(value)),
+            )),
         }
     }
 

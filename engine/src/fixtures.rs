@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+use candle_core::{
+    Device, Tensor,
+    quantized::{GgmlDType, QTensor, gguf_file},
+};
 use half::{bf16, f16};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rayon::ThreadPoolBuilder;
@@ -20,8 +24,9 @@ use serde_json::{Value, json};
 use crate::{
     ChatEvent, ChatRequest, Engine, EngineError, EngineOptions, FinishReason, Message, ModelFiles,
     Role, Text, Usage,
-    chat::{ChatSettings, ChatTemplate},
+    chat::{ChatSettings, ChatTemplate, TOKENIZER_CONFIG},
     decoder::{Decoder, Row},
+    fields::Fields,
     load,
     vocabulary::Vocabulary,
 };
@@ -152,6 +157,12 @@ impl Random {
         self.tensors.push((name.into(), shape.into(), values));
     }
 
+    /// Without the tensor of this name.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.tensors.retain(|(each, ..)| each != name);
+        self
+    }
+
     pub(crate) fn prefixed(mut self, prefix: &str) -> Self {
         for (name, ..) in &mut self.tensors {
             name.insert_str(0, prefix);
@@ -198,10 +209,15 @@ pub(crate) fn llama_config() -> Value {
 }
 
 pub(crate) fn llama_weights(seed: u64) -> Random {
+    llama_weights_of(seed, 64, 32, 96)
+}
+
+/// For three layers and a head of its own.
+pub(crate) fn llama_weights_of(seed: u64, hidden: usize, narrow: usize, inner: usize) -> Random {
     let mut random = Random::new(seed);
-    random.add("model.embed_tokens.weight", &[VOCABULARY, 64], 0.0);
-    random.add("model.norm.weight", &[64], 1.0);
-    random.add("lm_head.weight", &[VOCABULARY, 64], 0.0);
+    random.add("model.embed_tokens.weight", &[VOCABULARY, hidden], 0.0);
+    random.add("model.norm.weight", &[hidden], 1.0);
+    random.add("lm_head.weight", &[VOCABULARY, hidden], 0.0);
     for layer in 0..3 {
         let mut add = |name: &str, shape: &[usize], around| {
             random.add(
@@ -210,15 +226,15 @@ pub(crate) fn llama_weights(seed: u64) -> Random {
                 around,
             );
         };
-        add("input_layernorm", &[64], 1.0);
-        add("post_attention_layernorm", &[64], 1.0);
-        add("self_attn.q_proj", &[64, 64], 0.0);
-        add("self_attn.k_proj", &[32, 64], 0.0);
-        add("self_attn.v_proj", &[32, 64], 0.0);
-        add("self_attn.o_proj", &[64, 64], 0.0);
-        add("mlp.gate_proj", &[96, 64], 0.0);
-        add("mlp.up_proj", &[96, 64], 0.0);
-        add("mlp.down_proj", &[64, 96], 0.0);
+        add("input_layernorm", &[hidden], 1.0);
+        add("post_attention_layernorm", &[hidden], 1.0);
+        add("self_attn.q_proj", &[hidden, hidden], 0.0);
+        add("self_attn.k_proj", &[narrow, hidden], 0.0);
+        add("self_attn.v_proj", &[narrow, hidden], 0.0);
+        add("self_attn.o_proj", &[hidden, hidden], 0.0);
+        add("mlp.gate_proj", &[inner, hidden], 0.0);
+        add("mlp.up_proj", &[inner, hidden], 0.0);
+        add("mlp.down_proj", &[hidden, inner], 0.0);
     }
     random
 }
@@ -230,6 +246,145 @@ pub(crate) fn llama_files() -> MemoryFiles {
             "model.safetensors",
             llama_weights(1).safetensors(Dtype::F32),
         )
+}
+
+/// The same model as one GGUF file without a tokenizer in it: its matrices in `format`, the rest in f32, written by candle.
+pub(crate) fn llama_gguf(config: &Value, weights: &Random, format: GgmlDType) -> Vec<u8> {
+    let head_dim =
+        config["hidden_size"].as_u64().unwrap() / config["num_attention_heads"].as_u64().unwrap();
+    gguf_bytes(
+        &gguf_settings(config),
+        &weights.gguf_tensors_in(head_dim as usize, format),
+    )
+}
+
+impl Random {
+    pub(crate) fn gguf_tensors(&self, head_dim: usize) -> Vec<(String, QTensor)> {
+        self.gguf_tensors_in(head_dim, GgmlDType::F32)
+    }
+
+    fn gguf_tensors_in(&self, head_dim: usize, format: GgmlDType) -> Vec<(String, QTensor)> {
+        let tensors = self.tensors.iter().map(|(name, shape, values)| {
+            let mut values = values.clone();
+            if name.contains("q_proj") || name.contains("k_proj") {
+                values = interleaved(&values, shape.get(1).copied().unwrap_or(1), head_dim);
+            }
+            let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).unwrap();
+            let format = if shape.len() == 2 {
+                format
+            } else {
+                GgmlDType::F32
+            };
+            (gguf_name(name), QTensor::quantize(&tensor, format).unwrap())
+        });
+        tensors.collect()
+    }
+
+    /// What the matrices stand for once they are in `format`.
+    pub(crate) fn quantized(&self, format: GgmlDType) -> Self {
+        let mut tensors = self.tensors.clone();
+        for (_, shape, values) in tensors.iter_mut().filter(|(_, shape, _)| shape.len() == 2) {
+            let tensor = Tensor::from_slice(values, shape.as_slice(), &Device::Cpu).unwrap();
+            let stored = QTensor::quantize(&tensor, format).unwrap();
+            let tensor = stored.dequantize(&Device::Cpu).unwrap();
+            *values = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        }
+        Self {
+            random: StdRng::seed_from_u64(0),
+            tensors,
+        }
+    }
+}
+
+pub(crate) type Metadata = Vec<(String, gguf_file::Value)>;
+
+pub(crate) fn gguf_settings(config: &Value) -> Metadata {
+    let count = |field: &str| gguf_file::Value::U32(config[field].as_u64().unwrap() as u32);
+    let float = |field: &str| gguf_file::Value::F32(config[field].as_f64().unwrap() as f32);
+    let mut metadata = vec![
+        (
+            "general.architecture".to_owned(),
+            gguf_file::Value::String("llama".into()),
+        ),
+        ("llama.vocab_size".into(), count("vocab_size")),
+        ("llama.embedding_length".into(), count("hidden_size")),
+        (
+            "llama.feed_forward_length".into(),
+            count("intermediate_size"),
+        ),
+        ("llama.block_count".into(), count("num_hidden_layers")),
+        (
+            "llama.attention.head_count".into(),
+            count("num_attention_heads"),
+        ),
+        (
+            "llama.attention.head_count_kv".into(),
+            count("num_key_value_heads"),
+        ),
+        (
+            "llama.attention.layer_norm_rms_epsilon".into(),
+            float("rms_norm_eps"),
+        ),
+        ("llama.rope.freq_base".into(), float("rope_theta")),
+        (
+            "llama.context_length".into(),
+            count("max_position_embeddings"),
+        ),
+        ("tokenizer.ggml.eos_token_id".into(), count("eos_token_id")),
+    ];
+    let head_dim =
+        config["hidden_size"].as_u64().unwrap() / config["num_attention_heads"].as_u64().unwrap();
+    metadata.push((
+        "llama.rope.dimension_count".into(),
+        gguf_file::Value::U32(head_dim as u32),
+    ));
+    metadata
+}
+
+pub(crate) fn gguf_bytes(metadata: &Metadata, tensors: &[(String, QTensor)]) -> Vec<u8> {
+    let metadata: Vec<_> = metadata
+        .iter()
+        .map(|(key, value)| (key.as_str(), value))
+        .collect();
+    let tensors: Vec<_> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect();
+    let mut file = io::Cursor::new(Vec::new());
+    gguf_file::write(&mut file, &metadata, &tensors).unwrap();
+    file.into_inner()
+}
+
+/// As llama.cpp's converter lays out queries and keys.
+fn interleaved(values: &[f32], width: usize, head_dim: usize) -> Vec<f32> {
+    let row = |head: usize, row: usize| &values[(head * head_dim + row) * width..][..width];
+    let heads = values.len() / width / head_dim;
+    let pairs = (0..heads).flat_map(|head| (0..head_dim / 2).map(move |pair| (head, pair)));
+    pairs
+        .flat_map(|(head, pair)| [row(head, pair), row(head, pair + head_dim / 2)].concat())
+        .collect()
+}
+
+fn gguf_name(name: &str) -> String {
+    [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("model.layers", "blk"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ]
+    .iter()
+    .fold(name.to_owned(), |name, (theirs, ours)| {
+        name.replace(theirs, ours)
+    })
 }
 
 pub(crate) fn bert_config() -> Value {
@@ -308,10 +463,15 @@ impl Script {
             end: BTreeSet::from([END]),
             prefill_chunk: options.prefill_chunk,
         };
-        let template = ChatTemplate::read(&files, None).unwrap();
+        let template = ChatTemplate::read(
+            &files,
+            Some(&Fields::read(&files, TOKENIZER_CONFIG).unwrap()),
+            None,
+        )
+        .unwrap();
         load::start_chat(
             self,
-            Vocabulary::read(&files, VOCABULARY).unwrap(),
+            Vocabulary::read(&files, None, VOCABULARY).unwrap(),
             settings,
             template,
             options,

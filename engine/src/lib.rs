@@ -5,7 +5,8 @@
 //! - [`ModelFiles`] is the seam to the plaintext of a model; [`Engine::load`] reads it once.
 //! - [`Engine`] is the handle: admission, templates and tokenizing happen on the caller's thread, everything that touches
 //!   weights on one owned thread behind a bounded queue.
-//! - `llama` and `bert` are the families, `weights` reads safetensors tensor by tensor into their only plaintext copy.
+//! - `llama` and `bert` are the families, `weights` reads safetensors and GGUF tensor by tensor into their only plaintext copy.
+//! - `ggml` puts a GGUF file into the words of a Hugging Face directory; `linear` is where products with weights are made.
 //! - `chat` turns a request into tokens and tokens into text; `embedding` plans batches.
 //!
 //! Text that came from a user is a [`Text`]: never logged, never part of an error.
@@ -21,6 +22,8 @@ mod files;
 #[cfg(test)]
 mod fixtures;
 mod gate;
+mod ggml;
+mod linear;
 mod llama;
 mod load;
 mod options;

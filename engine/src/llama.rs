@@ -1,4 +1,4 @@
-//! Llama and its relatives with the same layers.
+//! Llama and its relatives: one decoder, with what sets them apart as data ([`Config`]).
 //!
 //! The forward pass is over *packed rows*: the new tokens of all sequences lie one after another in one matrix, so that
 //! every projection is one matrix product whatever the rows' lengths and positions. Only attention looks at a row alone,
@@ -7,8 +7,10 @@
 mod attention;
 mod cache;
 mod config;
-mod linear;
+mod family;
 mod rope;
+
+use std::collections::BTreeSet;
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -16,32 +18,55 @@ use rayon::prelude::*;
 use crate::{
     LoadError,
     decoder::{Decoder, Row},
+    linear::{Linear, Matrix},
     weights::Weights,
 };
 use attention::{Attention, Span};
 pub(crate) use cache::Cache;
 pub(crate) use config::{
-    Config, MAX_CONTEXT, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS, MAX_VOCABULARY,
+    Config, LayerKind, MAX_CONTEXT, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS,
+    MAX_VOCABULARY,
 };
-use linear::Linear;
+use family::Activation;
+pub(crate) use family::Family;
 use rope::Rope;
 
 pub(crate) struct Llama {
-    embedding: Tensor,
+    embedding: Matrix,
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
-    rope: Rope,
+    /// One for each of the configuration's rotations.
+    ropes: Vec<Rope>,
+    /// Those that layers have, each once.
+    windows: Vec<Option<usize>>,
     config: Config,
 }
 
 struct Layer {
     attention_norm: Norm,
     attention: Attention,
+    post_attention_norm: Option<Norm>,
     mlp_norm: Norm,
-    gate: Linear,
-    up: Linear,
+    mlp: Mlp,
+    post_mlp_norm: Option<Norm>,
+    /// Index of its rotation.
+    rotation: Option<usize>,
+}
+
+struct Mlp {
+    gate_up: GateUp,
     down: Linear,
+    activation: Activation,
+}
+
+enum GateUp {
+    Apart {
+        gate: Linear,
+        up: Linear,
+    },
+    /// One below the other.
+    Fused(Linear),
 }
 
 struct Norm {
@@ -52,11 +77,13 @@ struct Norm {
 impl Llama {
     pub(crate) fn load(weights: &Weights, config: Config) -> std::result::Result<Self, LoadError> {
         let (vocabulary, hidden) = (config.vocabulary, config.hidden);
-        let embedding = weights.get("model.embed_tokens.weight", &[vocabulary, hidden])?;
+        let embedding = weights.matrix("model.embed_tokens.weight", vocabulary, hidden)?;
         // Several layers at a time: their matrices are too small to keep all threads at work alone.
-        let layers = (0..config.layers)
-            .into_par_iter()
-            .map(|index| Layer::load(weights, &config, index))
+        let layers = config
+            .layers
+            .par_iter()
+            .enumerate()
+            .map(|(index, kind)| Layer::load(weights, &config, index, *kind))
             .collect::<std::result::Result<_, _>>()?;
         let head = match config.tied {
             true => Linear::from_weight(embedding.clone()),
@@ -65,9 +92,16 @@ impl Llama {
         Ok(Self {
             embedding,
             layers,
-            norm: Norm::load(weights, "model.norm.weight", &config)?,
+            norm: Norm::load(weights, "model.norm.weight", &config, hidden)?,
             head,
-            rope: Rope::new(&config),
+            ropes: config
+                .rotations
+                .iter()
+                .map(|rotation| Rope::load(weights, rotation))
+                .collect::<std::result::Result<_, _>>()?,
+            windows: BTreeSet::from_iter(config.layers.iter().map(|kind| kind.window))
+                .into_iter()
+                .collect(),
             config,
         })
     }
@@ -86,25 +120,36 @@ impl Decoder for Llama {
         let mut spans = Vec::with_capacity(rows.len());
         for row in rows.iter_mut() {
             row.cache.reserve(row.tokens.len())?;
-            spans.push(Span::new(tokens.len(), row.tokens.len(), row.cache.len())?);
-            positions.extend(row.cache.len()..row.cache.len() + row.tokens.len());
+            let (start, past) = (tokens.len(), row.cache.len());
+            spans.push(Span::new(start, row.tokens.len(), past, &self.windows)?);
+            let limit = row.cache.limit();
+            positions.extend((past..past + row.tokens.len()).map(|position| (position, limit)));
             tokens.extend_from_slice(row.tokens);
         }
-        let total = tokens.len();
-        let (cos, sin) = self.rope.at(&positions)?;
+        let angles = self.ropes.iter().map(|rope| rope.at(&positions));
+        let angles = angles.collect::<Result<Vec<_>>>()?;
 
-        let tokens = Tensor::from_vec(tokens, total, &Device::Cpu)?;
-        let mut x = self.embedding.index_select(&tokens, 0)?;
+        let mut x = self.embedding.rows(&tokens)?;
+        if let Some(scale) = self.config.embedding_scale {
+            x = (x * f64::from(scale))?;
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = layer.attention_norm.forward(&x)?;
             let caches: Vec<_> = rows
                 .iter()
                 .map(|row| row.cache.layer(index))
                 .collect::<Result<_>>()?;
-            x = (x + layer
-                .attention
-                .forward(&normed, &cos, &sin, &spans, &caches)?)?;
-            x = (&x + layer.mlp(&layer.mlp_norm.forward(&x)?)?)?;
+            let angles = layer.rotation.and_then(|index| angles.get(index));
+            let mut seen = layer.attention.forward(&normed, angles, &spans, &caches)?;
+            if let Some(norm) = &layer.post_attention_norm {
+                seen = norm.forward(&seen)?;
+            }
+            x = (x + seen)?;
+            let mut thought = layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?;
+            if let Some(norm) = &layer.post_mlp_norm {
+                thought = norm.forward(&thought)?;
+            }
+            x = (x + thought)?;
         }
         for row in rows.iter_mut() {
             row.cache.advance(row.tokens.len());
@@ -132,11 +177,11 @@ impl Llama {
         }
         let count = last.len();
         let x = x.index_select(&Tensor::from_vec(last, count, &Device::Cpu)?, 0)?;
-        let mut logits = self
-            .head
-            .forward(&self.norm.forward(&x)?)?
-            .to_vec2::<f32>()?
-            .into_iter();
+        let mut logits = self.head.forward(&self.norm.forward(&x)?)?;
+        if let Some(cap) = self.config.logit_cap.map(f64::from) {
+            logits = ((logits * (1.0 / cap))?.tanh()? * cap)?;
+        }
+        let mut logits = logits.to_vec2::<f32>()?.into_iter();
         Ok(rows
             .iter()
             .map(|row| {
@@ -155,23 +200,86 @@ impl Layer {
         weights: &Weights,
         config: &Config,
         index: usize,
+        kind: LayerKind,
     ) -> std::result::Result<Self, LoadError> {
         let name = |part: &str| format!("model.layers.{index}.{part}");
-        let (hidden, wide, bias) = (config.hidden, config.intermediate, config.mlp_bias);
+        let norm = |part: &str| {
+            Norm::load(
+                weights,
+                &name(&format!("{part}.weight")),
+                config,
+                config.hidden,
+            )
+        };
+        let attention_norm = norm("input_layernorm")?;
+        // The same name is before the feed-forward part in most, and behind attention where both are.
+        let (post_attention_norm, mlp_norm, post_mlp_norm) = match config.post_norms {
+            true => (
+                Some(norm("post_attention_layernorm")?),
+                norm("pre_feedforward_layernorm")?,
+                Some(norm("post_feedforward_layernorm")?),
+            ),
+            false => (None, norm("post_attention_layernorm")?, None),
+        };
         Ok(Self {
-            attention_norm: Norm::load(weights, &name("input_layernorm.weight"), config)?,
-            attention: Attention::load(weights, &name("self_attn"), config)?,
-            mlp_norm: Norm::load(weights, &name("post_attention_layernorm.weight"), config)?,
-            gate: Linear::load(weights, &name("mlp.gate_proj"), wide, hidden, bias)?,
-            up: Linear::load(weights, &name("mlp.up_proj"), wide, hidden, bias)?,
-            down: Linear::load(weights, &name("mlp.down_proj"), hidden, wide, bias)?,
+            attention_norm,
+            attention: Attention::load(weights, &name("self_attn"), config, kind.window)?,
+            post_attention_norm,
+            mlp_norm,
+            mlp: Mlp::load(weights, &name("mlp"), config)?,
+            post_mlp_norm,
+            rotation: kind.rotation,
+        })
+    }
+}
+
+impl Mlp {
+    fn load(
+        weights: &Weights,
+        name: &str,
+        config: &Config,
+    ) -> std::result::Result<Self, LoadError> {
+        let (hidden, wide) = (config.hidden, config.intermediate);
+        let linear = |part: &str, outputs: usize, inputs: usize| {
+            Linear::load(
+                weights,
+                &format!("{name}.{part}"),
+                outputs,
+                inputs,
+                config.mlp_bias,
+            )
+        };
+        Ok(Self {
+            gate_up: match config.fused {
+                true => GateUp::Fused(linear("gate_up_proj", 2 * wide, hidden)?),
+                false => GateUp::Apart {
+                    gate: linear("gate_proj", wide, hidden)?,
+                    up: linear("up_proj", wide, hidden)?,
+                },
+            },
+            down: linear("down_proj", hidden, wide)?,
+            activation: config.activation,
         })
     }
 
-    /// SwiGLU.
-    fn mlp(&self, x: &Tensor) -> Result<Tensor> {
-        self.down
-            .forward(&(self.gate.forward(x)?.silu()? * self.up.forward(x)?)?)
+    /// A gated linear unit.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (gate, up) = match &self.gate_up {
+            GateUp::Apart { gate, up } => (gate.forward(x)?, up.forward(x)?),
+            GateUp::Fused(both) => {
+                let both = both.forward(x)?;
+                let wide = both.dim(1)? / 2;
+                (
+                    both.narrow(1, 0, wide)?.contiguous()?,
+                    both.narrow(1, wide, wide)?.contiguous()?,
+                )
+            }
+        };
+        let gate = match self.activation {
+            Activation::Silu => gate.silu()?,
+            Activation::Gelu => gate.gelu()?,
+        };
+        self.down.forward(&(gate * up)?)
     }
 }
 
@@ -180,19 +288,27 @@ impl Norm {
         weights: &Weights,
         name: &str,
         config: &Config,
+        size: usize,
     ) -> std::result::Result<Self, LoadError> {
+        let weight = weights.get(name, &[size])?;
         Ok(Self {
-            weight: weights.get(name, &[config.hidden])?,
+            weight: match config.norm_offset {
+                true => (weight + 1.0).map_err(LoadError::Compute)?,
+                false => weight,
+            },
             epsilon: config.norm_epsilon,
         })
     }
 
+    /// Over the last dimension.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::rms_norm(x, &self.weight, self.epsilon)
+        candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.epsilon)
     }
 }
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,13 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::{
     EngineOptions, LoadError, ModelFiles,
     bert::Bert,
-    chat::{Chat, ChatSettings, ChatTemplate},
+    chat::{Chat, ChatSettings, ChatTemplate, TOKENIZER_CONFIG},
     decoder::{Decoder, Row},
     embedding::{Batch, Embedding, Encoder},
     engine::{Engine, Side},
     fields::Fields,
     gate,
+    ggml::GgufModel,
     llama::{self, Llama},
     shared::Shared,
     turns::Turns,
@@ -37,33 +38,50 @@ pub(crate) fn load(
         // candle asks for the number of processors before each matrix product and keeps no answer.
         tracing::warn!("RAYON_NUM_THREADS is not set: every step rereads /proc/cpuinfo");
     }
+    if let Some(model) = GgufModel::find(files.as_ref())? {
+        let config = model.config()?;
+        return load_llama(files, &config, Some(&model), options, pool);
+    }
     let config = Fields::read(files.as_ref(), CONFIG)?;
     match config.text("model_type")? {
-        Some("llama") => load_llama(files, &config, options, pool),
         Some("bert") => load_bert(files, &config, options, pool),
         None => Err(config.error("model_type", "missing")),
-        Some(_) => Err(config.error("model_type", "only llama and bert are supported")),
+        Some(_) => load_llama(files, &config, None, options, pool),
     }
 }
 
 fn load_llama(
     files: Arc<dyn ModelFiles>,
     fields: &Fields<'_>,
+    gguf: Option<&GgufModel>,
     options: EngineOptions,
     pool: ThreadPool,
 ) -> Result<Engine, LoadError> {
     let config = llama::Config::read(fields)?;
-    let vocabulary = Vocabulary::read(files.as_ref(), config.vocabulary)?;
+    let vocabulary = Vocabulary::read(files.as_ref(), gguf, config.vocabulary)?;
+    let mut tokenizer = Fields::read_optional(files.as_ref(), TOKENIZER_CONFIG)?;
+    if let Some(model) = gguf {
+        let inside = model.tokenizer_config()?;
+        tokenizer = Some(match tokenizer {
+            Some(beside) => beside.or(inside),
+            None => inside,
+        });
+    }
     let settings = ChatSettings::read(
         files.as_ref(),
         fields,
+        tokenizer.as_ref(),
         config.context,
         config.vocabulary,
         &vocabulary,
         &options,
     )?;
-    let template = ChatTemplate::read(files.as_ref(), options.clock.clone())?;
-    let weights = Weights::open(files)?;
+    let clock = options.clock.clone();
+    let template = ChatTemplate::read(files.as_ref(), tokenizer.as_ref(), clock)?;
+    let weights = match gguf {
+        Some(model) => Weights::of(files, model.entries(config.head_dim)?),
+        None => Weights::open(files)?,
+    };
     weights.fit(options.max_weight_bytes)?;
     let decoder = pool.install(|| {
         let decoder = Llama::load(&weights, config)?;
@@ -71,7 +89,7 @@ fn load_llama(
         Ok(decoder)
     })?;
     tracing::info!(
-        family = "llama",
+        family = fields.text("model_type")?.unwrap_or_default(),
         tensors = weights.tensor_count(),
         threads = options.threads,
         "model loaded"
@@ -118,7 +136,7 @@ fn load_bert(
     let weights = Weights::open(Arc::clone(&files))?;
     weights.fit(options.max_weight_bytes)?;
     let encoder = pool.install(|| Bert::load(files.as_ref(), fields, &weights))?;
-    let vocabulary = Arc::new(Vocabulary::read(files.as_ref(), encoder.vocabulary)?);
+    let vocabulary = Arc::new(Vocabulary::read(files.as_ref(), None, encoder.vocabulary)?);
     let warm = Batch {
         inputs: vec![&[0]],
         places: vec![0],

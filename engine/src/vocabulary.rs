@@ -3,7 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokenizers::Tokenizer;
 use zeroize::Zeroizing;
 
-use crate::{EngineError, LoadError, ModelFiles, files};
+use crate::{EngineError, LoadError, ModelFiles, files, ggml::GgufModel};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
@@ -26,13 +26,25 @@ pub(crate) fn check_length(bytes: usize, limit: usize) -> Result<(), EngineError
 pub(crate) struct Vocabulary(Tokenizer);
 
 impl Vocabulary {
-    /// `size` is the number of rows of the model's embedding table.
-    pub(crate) fn read(files: &dyn ModelFiles, size: usize) -> Result<Self, LoadError> {
+    /// `size` is the number of rows of the model's embedding table. A GGUF file has a tokenizer in it, which a file of its own
+    /// replaces.
+    pub(crate) fn read(
+        files: &dyn ModelFiles,
+        gguf: Option<&GgufModel>,
+        size: usize,
+    ) -> Result<Self, LoadError> {
+        let file = match gguf {
+            Some(model) if files.len(TOKENIZER).is_none() => model.file.as_str(),
+            _ => TOKENIZER,
+        };
         let malformed = |problem: String| LoadError::Malformed {
-            file: TOKENIZER.into(),
+            file: file.into(),
             problem,
         };
-        let bytes = files::read(files, TOKENIZER, MAX_TOKENIZER_BYTES)?;
+        let bytes = match gguf {
+            Some(model) if file != TOKENIZER => model.tokenizer()?,
+            _ => files::read(files, TOKENIZER, MAX_TOKENIZER_BYTES)?,
+        };
         // The library is large and its input is not ours: a panic in it must not end the process.
         let parsed = catch_unwind(AssertUnwindSafe(|| Tokenizer::from_bytes(&bytes)))
             .map_err(|_panic| malformed("the tokenizers library cannot read it".into()))?;
@@ -57,10 +69,10 @@ impl Vocabulary {
             Some(Ok(largest)) if largest < size => Ok(Self(tokenizer)),
             None => Err(malformed("the vocabulary is empty".into())),
             _ => Err(LoadError::Field {
-                file: "config.json".into(),
+                file: gguf.map_or("config.json", |model| &model.file).into(),
                 field: "vocab_size".into(),
                 problem: format!(
-                    "{size}, but {TOKENIZER} has token ids up to {}",
+                    "{size}, but {file} has token ids up to {}",
                     largest.unwrap_or(u32::MAX)
                 ),
             }),

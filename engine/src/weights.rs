@@ -1,11 +1,15 @@
-//! Weights of a model in safetensors, one file or sharded, read tensor by tensor.
+//! Weights of a model, in safetensors (one file or sharded) or GGUF, read tensor by tensor.
 //!
 //! Each tensor's bytes go from [`ModelFiles`] into the memory of the `Vec<f32>` that becomes the tensor: that is the only
 //! plaintext copy. f16 and bf16 are widened in that memory, because candle has no bf16 kernel on CPU and converts whole
-//! matrices at every step otherwise.
+//! matrices at every step otherwise. Blocks of quantized rows pass through a buffer of bounded size, since candle lets nobody
+//! write into its own.
 
+mod blocks;
 mod header;
 mod index;
+mod plan;
+mod rows;
 mod widen;
 
 use std::{
@@ -17,12 +21,14 @@ use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 use rayon::prelude::*;
 
-use crate::{LoadError, ModelFiles};
-use header::{Dtype, Entry};
+use crate::{LoadError, ModelFiles, linear::Matrix, turns::Turns};
+pub(crate) use header::{Dtype, Entry, RowOrder};
 
 pub(crate) struct Weights {
     files: Arc<dyn ModelFiles>,
     tensors: HashMap<String, Entry>,
+    /// Buffers for quantized rows that are in use at the same time.
+    buffers: Turns,
     /// What [`Weights::preload`] has read and nobody has taken yet.
     ready: Mutex<HashMap<String, Tensor>>,
     /// candle's loaders can only say "error"; the first real reason is kept here.
@@ -33,26 +39,21 @@ impl Weights {
     /// Reads and checks the headers; no tensor yet.
     pub(crate) fn open(files: Arc<dyn ModelFiles>) -> Result<Arc<Self>, LoadError> {
         let tensors = index::open(files.as_ref())?;
-        Ok(Arc::new(Self {
-            files,
-            tensors,
-            ready: Mutex::default(),
-            failure: Mutex::new(None),
-        }))
+        Ok(Self::of(files, tensors))
     }
 
-    /// # Errors
-    /// Where the tensors, as f32, would take more than `available` bytes.
-    pub(crate) fn fit(&self, available: u64) -> Result<(), LoadError> {
-        let needed = self
-            .tensors
-            .values()
-            .map(|entry| entry.dtype.as_f32(entry.bytes))
-            .fold(0, u64::saturating_add);
-        if needed > available {
-            return Err(LoadError::Memory { needed, available });
-        }
-        Ok(())
+    /// Of a file whose header was read already.
+    pub(crate) fn of(
+        files: Arc<dyn ModelFiles>,
+        tensors: impl IntoIterator<Item = (String, Entry)>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            files,
+            tensors: tensors.into_iter().collect(),
+            buffers: Turns::new(blocks::BUFFERS),
+            ready: Mutex::default(),
+            failure: Mutex::new(None),
+        })
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -63,8 +64,8 @@ impl Weights {
         self.tensors.len()
     }
 
-    /// A tensor of exactly this shape, as f32.
-    pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
+    /// The entry of a tensor of exactly this shape.
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry, LoadError> {
         let entry = self
             .tensors
             .get(name)
@@ -78,6 +79,29 @@ impl Weights {
                 ),
             ));
         }
+        Ok(entry)
+    }
+
+    /// A matrix of exactly this shape, in f32 or quantized as it is.
+    pub(crate) fn matrix(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Matrix, LoadError> {
+        let shape = [outputs, inputs];
+        let entry = self.entry(name, &shape)?;
+        match entry.dtype {
+            Dtype::Quantized(format) => self
+                .blocks(name, entry, format, shape)
+                .map(Matrix::Quantized),
+            _ => self.get(name, &shape).map(Matrix::Dense),
+        }
+    }
+
+    /// A tensor of exactly this shape, as f32.
+    pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
+        let entry = self.entry(name, shape)?;
         let ready = self.ready().remove(name);
         match ready {
             Some(tensor) => Ok(tensor),
@@ -92,7 +116,7 @@ impl Weights {
             .tensors
             .iter()
             .filter(|(name, entry)| {
-                entry.dtype != Dtype::Other && prefixes.iter().any(|p| name.starts_with(p))
+                entry.dtype.is_dense() && prefixes.iter().any(|p| name.starts_with(p))
             })
             .collect();
         // Neighbours share a segment of a sealed file, which is then opened once.
@@ -135,7 +159,12 @@ impl Weights {
         let width = match entry.dtype {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::Other => return Err(entry.refuse(name, "dtype is not F32, F16 or BF16".into())),
+            Dtype::Quantized(_) => {
+                return Err(entry.refuse(name, "is quantized, and no matrix".into()));
+            }
+            Dtype::Other(kind) => {
+                return Err(entry.refuse(name, format!("is {kind}, not {SUPPORTED}")));
+            }
         };
         let too_large = || entry.refuse(name, "too large".into());
         let length = usize::try_from(entry.bytes).map_err(|_wide| too_large())?;
@@ -153,11 +182,18 @@ impl Weights {
         match entry.dtype {
             Dtype::F16 => widen::in_place(&mut values, widen::f16),
             Dtype::Bf16 => widen::in_place(&mut values, widen::bf16),
-            Dtype::F32 | Dtype::Other => {}
+            _ => {}
+        }
+        if let RowOrder::Interleaved { head_dim } = entry.rows {
+            let width = entry.shape.get(1).copied().unwrap_or(1);
+            rows::halve(&mut values, width, head_dim)
+                .ok_or_else(|| entry.refuse(name, format!("rows are not heads of {head_dim}")))?;
         }
         Ok(values)
     }
 }
+
+const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_K or Q6_K";
 
 // Both formats of weights are little-endian, and their bytes are read into numbers as they lie.
 const _: () = assert!(cfg!(target_endian = "little"));

@@ -20,7 +20,7 @@ pub mod dsse;
 mod encrypt;
 mod envelope;
 mod error;
-pub mod gguf;
+pub use gguf;
 pub mod json;
 mod key;
 mod layout;

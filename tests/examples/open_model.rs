@@ -2,11 +2,13 @@
 //! beside candle's own loaders on the same bytes unsealed, and OpenSSL's AES-256-GCM, in the same run.
 //!
 //! ```sh
-//! cargo run --release -p tests --example open_model -- [--rounds 7] [--mib 90,1024] [--dir DIR] [--cold]
+//! cargo run --release -p tests --example open_model -- [--rounds 7] [--mib 90,1024] [--dir DIR] [--cold] [--gguf q8_0|f16|f32]
 //! ```
 //!
 //! With `--cold` the files are dropped from the page cache before each run (`dd iflag=nocache`), and reading the sealed file with `dd`
 //! stands beside: what the disk gives.
+//!
+//! With `--gguf` the weights are one GGUF file in that format, which candle's loaders of safetensors do not read.
 //!
 //! Each way of loading is a process of its own, so that its peak memory (`VmHWM`) is its own; the ways take turns, so that a
 //! busy machine disturbs all alike. Give the ratios more weight than the times.
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
+use candle_core::quantized::GgmlDType;
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 use enclave::{HostFiles, PlainFiles};
@@ -64,10 +67,14 @@ fn measure(args: &[String]) {
         std::thread::available_parallelism().unwrap()
     );
     one_core(rounds);
+    let format = option(args, "--gguf");
     for mib in sizes.split(',').map(|size| size.parse::<u64>().unwrap()) {
-        let dir = root.join(format!("{mib}-mib"));
+        let dir = root.join(format!(
+            "{mib}-mib{}",
+            format.as_deref().unwrap_or_default()
+        ));
         if !dir.join("packages").is_dir() {
-            generate(&dir, mib * MIB);
+            generate(&dir, mib * MIB, format.as_deref());
         }
         one_size(&dir, rounds, args.iter().any(|arg| arg == "--cold"));
     }
@@ -78,7 +85,7 @@ fn one_core(rounds: usize) {
     const SEGMENTS: u64 = 1024;
     const PLAIN: u64 = (1 << 20) - 16;
     let dir = tempfile::tempdir().unwrap();
-    generate(dir.path(), 90 * MIB);
+    generate(dir.path(), 90 * MIB, None);
     let files = Memory::read(&dir.path().join("packages/bench"));
     let (package, key) = keyed(dir.path(), files);
     let package = package.unlock(key).unwrap();
@@ -178,9 +185,8 @@ fn openssl() -> Option<f64> {
 }
 
 fn one_size(dir: &Path, rounds: usize, cold: bool) {
-    let weights = fs::metadata(dir.join("model/model.safetensors"))
-        .unwrap()
-        .len();
+    let file = weights_of(dir);
+    let weights = fs::metadata(dir.join("model").join(&file)).unwrap().len();
     let mut host = Command::new(std::env::current_exe().unwrap())
         .arg("serve")
         .arg(dir)
@@ -188,13 +194,16 @@ fn one_size(dir: &Path, rounds: usize, cold: bool) {
         .spawn()
         .unwrap();
     wait_for(&dir.join("models.sock"));
-    println!("\n{:.1} MB of weights (f32)", weights as f64 / 1e6);
+    println!("\n{:.1} MB of weights, {file}", weights as f64 / 1e6);
     println!(
         "| way | best ms | median ms | best GB/s | CPU ms, reader + host | peak beyond tensors, MiB |"
     );
     println!("|---|---|---|---|---|---|");
     let host_cpu = || process_cpu(&host.id().to_string());
-    let mut seen: Vec<(&str, Vec<Run>)> = WAYS.iter().map(|way| (*way, Vec::new())).collect();
+    let ways = WAYS
+        .iter()
+        .filter(|way| file.ends_with(".safetensors") || !way.starts_with("candle"));
+    let mut seen: Vec<(&str, Vec<Run>)> = ways.map(|way| (*way, Vec::new())).collect();
     for _ in 0..rounds {
         for (way, runs) in &mut seen {
             if cold {
@@ -238,12 +247,23 @@ fn one_size(dir: &Path, rounds: usize, cold: bool) {
     host.wait().unwrap();
 }
 
-const SEALED: &str = "packages/bench/model.safetensors.enc";
+/// The file of the model that holds its weights.
+fn weights_of(dir: &Path) -> String {
+    let name = |format: &str| format!("model.{format}");
+    let here = ["safetensors", "gguf"]
+        .map(name)
+        .into_iter()
+        .find(|file| dir.join("model").join(file).is_file());
+    here.unwrap()
+}
+
+fn sealed(dir: &Path) -> PathBuf {
+    dir.join(format!("packages/bench/{}.enc", weights_of(dir)))
+}
 
 /// Drops both forms of the weights from the page cache.
 fn evict(dir: &Path) {
-    for file in ["model/model.safetensors", SEALED] {
-        let path = dir.join(file);
+    for path in [dir.join("model").join(weights_of(dir)), sealed(dir)] {
         fs::File::open(&path).unwrap().sync_all().unwrap();
         let arguments = [
             format!("if={}", path.display()),
@@ -274,7 +294,7 @@ struct Run {
 fn run(way: &str, dir: &Path) -> Run {
     if way == "dd" {
         let begun = Instant::now();
-        let input = format!("if={}", dir.join(SEALED).display());
+        let input = format!("if={}", sealed(dir).display());
         let mut dd = Command::new("dd");
         dd.args([&input, "of=/dev/null", "bs=1M"])
             .stderr(Stdio::null());
@@ -363,7 +383,7 @@ fn load(way: &str, dir: &Path) {
     let plain = dir.join("model/model.safetensors");
     let runtime = runtime();
     let begun = Instant::now();
-    let mut cpu = None;
+    let (mut cpu, mut peak) = (None, None);
     let seconds = match way {
         "sealed" => {
             let (package, key) = fetch(dir, &runtime);
@@ -372,6 +392,7 @@ fn load(way: &str, dir: &Path) {
             let engine = Engine::load(Arc::<Timed<_>>::clone(&files), EngineOptions::default());
             engine.unwrap().stop();
             cpu = Some(files.cpu_ms.load(Ordering::Relaxed) as f64 / 1e3);
+            peak = Some(files.peak_kib.load(Ordering::Relaxed) as f64 / 1024.0);
             files.last()
         }
         "segments" => {
@@ -406,7 +427,11 @@ fn load(way: &str, dir: &Path) {
         other => panic!("no way {other}"),
     };
     let cpu = cpu.unwrap_or_else(|| process_cpu("self"));
-    println!("{} {} {cpu}", seconds.as_secs_f64(), peak());
+    println!(
+        "{} {} {cpu}",
+        seconds.as_secs_f64(),
+        peak.unwrap_or_else(most_memory)
+    );
 }
 
 /// The package through the host, its manifest verified, and its key.
@@ -431,7 +456,7 @@ fn keyed<S: Source>(dir: &Path, files: S) -> (Package<S>, DataKey) {
 }
 
 /// Most memory this process ever held, in MiB.
-fn peak() -> f64 {
+fn most_memory() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()
@@ -447,6 +472,8 @@ struct Timed<F> {
     last_ns: AtomicU64,
     /// CPU time of this process by then, in milliseconds.
     cpu_ms: AtomicU64,
+    /// Most memory it held by then: the first step makes tiles of quantized weights, which are not the opening's.
+    peak_kib: AtomicU64,
 }
 
 impl<F> Timed<F> {
@@ -456,6 +483,7 @@ impl<F> Timed<F> {
             begun,
             last_ns: AtomicU64::new(0),
             cpu_ms: AtomicU64::new(0),
+            peak_kib: AtomicU64::new(0),
         }
     }
 
@@ -479,15 +507,28 @@ impl<F: ModelFiles> ModelFiles for Timed<F> {
         self.last_ns.fetch_max(now, Ordering::Relaxed);
         let cpu = (process_cpu("self") * 1e3) as u64;
         self.cpu_ms.fetch_max(cpu, Ordering::Relaxed);
+        self.peak_kib
+            .fetch_max((most_memory() * 1024.0) as u64, Ordering::Relaxed);
         outcome
     }
 }
 
 /// A Llama of about `bytes` with the tokenizer of the small test model, sealed.
-fn generate(dir: &Path, bytes: u64) {
+fn generate(dir: &Path, bytes: u64, format: Option<&str>) {
     fs::create_dir_all(dir.join("packages")).unwrap();
     let model = dir.join("model");
-    models::llama_of(&model, bytes);
+    // Of a parameter in f32, what it takes in the other format.
+    let (format, size) = match format {
+        None => (None, 1.0),
+        Some("f32") => (Some(GgmlDType::F32), 1.0),
+        Some("f16") => (Some(GgmlDType::F16), 0.5),
+        Some("q8_0") => (Some(GgmlDType::Q8_0), 34.0 / 128.0),
+        Some(other) => panic!("no format {other}"),
+    };
+    models::llama_of(&model, (bytes as f64 / size) as u64);
+    if let Some(format) = format {
+        tests::gguf::convert(&model, format);
+    }
     let (key, signer) = (
         DataKey::generate().unwrap(),
         SigningKey::generate().unwrap(),

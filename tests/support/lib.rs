@@ -5,6 +5,7 @@
     reason = "a test's clock is the system's, as in main"
 )]
 
+pub mod gguf;
 pub mod memory;
 pub mod models;
 pub mod tap;

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use crate::{EngineOptions, LoadError, ModelFiles, fields::Fields, vocabulary::Vocabulary};
 
-pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// What the thread must know of a chat model beside its weights.
 pub(crate) struct ChatSettings {
@@ -19,6 +19,7 @@ impl ChatSettings {
     pub(crate) fn read(
         files: &dyn ModelFiles,
         config: &Fields<'_>,
+        tokenizer: Option<&Fields<'_>>,
         context: usize,
         vocabulary_size: usize,
         vocabulary: &Vocabulary,
@@ -31,9 +32,9 @@ impl ChatSettings {
         if let Some(generation) = Fields::read_optional(files, "generation_config.json")? {
             end.extend(generation.token_ids("eos_token_id", vocabulary_size)?);
         }
-        if let Some(tokenizer) = Fields::read_optional(files, TOKENIZER_CONFIG)? {
+        if let Some(tokenizer) = tokenizer {
             end.extend(
-                special_token(&tokenizer, "eos_token")?.and_then(|token| vocabulary.id(&token)),
+                special_token(tokenizer, "eos_token")?.and_then(|token| vocabulary.id(&token)),
             );
         }
         if end.is_empty() {

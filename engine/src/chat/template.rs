@@ -24,19 +24,23 @@ pub(crate) struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    pub(crate) fn read(files: &dyn ModelFiles, clock: Option<Clock>) -> Result<Self, LoadError> {
-        let config = Fields::read_optional(files, TOKENIZER_CONFIG)?;
+    /// `config` is what tokenizer_config.json says, or the metadata of a GGUF file.
+    pub(crate) fn read(
+        files: &dyn ModelFiles,
+        config: Option<&Fields<'_>>,
+        clock: Option<Clock>,
+    ) -> Result<Self, LoadError> {
         let mut special = BTreeMap::new();
-        if let Some(config) = &config {
+        if let Some(config) = config {
             for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
                 if let Some(token) = special_token(config, name)? {
                     special.insert(name, Value::from(token));
                 }
             }
         }
-        let (file, source) = source(files, config.as_ref())?;
+        let (file, source) = source(files, config)?;
         let malformed = |problem: &str| LoadError::Malformed {
-            file: file.into(),
+            file: file.clone(),
             problem: problem.into(),
         };
 
@@ -152,13 +156,16 @@ impl io::Write for Prompt {
 fn source(
     files: &dyn ModelFiles,
     config: Option<&Fields<'_>>,
-) -> Result<(&'static str, String), LoadError> {
+) -> Result<(String, String), LoadError> {
     if let Some(bytes) = files::read_optional(files, TEMPLATE_FILE, MAX_TEMPLATE_BYTES)? {
         let not_text = |_| LoadError::Malformed {
             file: TEMPLATE_FILE.into(),
             problem: "not UTF-8".into(),
         };
-        return Ok((TEMPLATE_FILE, String::from_utf8(bytes).map_err(not_text)?));
+        return Ok((
+            TEMPLATE_FILE.into(),
+            String::from_utf8(bytes).map_err(not_text)?,
+        ));
     }
     let missing = || LoadError::Field {
         file: TOKENIZER_CONFIG.into(),
@@ -180,7 +187,7 @@ fn source(
     };
     let text = text.ok_or_else(missing)?;
     match u64::try_from(text.len()) {
-        Ok(bytes) if bytes <= MAX_TEMPLATE_BYTES => Ok((TOKENIZER_CONFIG, text.into())),
+        Ok(bytes) if bytes <= MAX_TEMPLATE_BYTES => Ok((config.file().into(), text.into())),
         _ => Err(config.error(
             "chat_template",
             format!("longer than {MAX_TEMPLATE_BYTES} bytes"),

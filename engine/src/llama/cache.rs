@@ -33,7 +33,9 @@ impl Cache {
         let capacity = limit.min(FIRST_CAPACITY);
         let shape = (config.kv_heads, capacity, config.head_dim);
         let zeros = || Tensor::zeros(shape, DType::F32, &Device::Cpu);
-        let layers = (0..config.layers)
+        let layers = config
+            .layers
+            .iter()
             .map(|_| {
                 Ok(Layer {
                     keys: zeros()?,
@@ -51,6 +53,11 @@ impl Cache {
 
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Tokens that it may come to hold.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Makes room for `more` tokens.

@@ -145,8 +145,8 @@ fn reads_rope_settings_in_the_newer_form() {
         Config::read(&Fields::read(&files, "config.json").unwrap()).unwrap()
     };
     assert_eq!(
-        read(old).rope_theta.to_bits(),
-        read(new).rope_theta.to_bits()
+        read(old).rotations[0].theta.to_bits(),
+        read(new).rotations[0].theta.to_bits()
     );
 }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use candle_core::quantized::GgmlDType;
 use serde::Deserialize;
 
 use crate::{LoadError, ModelFiles, fields};
@@ -15,41 +16,63 @@ const MAX_RANK: usize = 8;
 const LENGTH_BYTES: u64 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dtype {
+pub(crate) enum Dtype {
     F32,
     F16,
     Bf16,
+    /// In blocks of a row; computed with as they are.
+    Quantized(GgmlDType),
     /// Known to the format but never computed with, such as the position ids that some files carry.
-    Other,
+    Other(&'static str),
 }
 
 impl Dtype {
-    /// What `bytes` of this type become in memory; nothing for what is never read.
-    pub(super) fn as_f32(self, bytes: u64) -> u64 {
-        match self {
-            Self::F32 => bytes,
-            Self::F16 | Self::Bf16 => bytes.saturating_mul(2),
-            Self::Other => 0,
+    /// Becomes f32.
+    pub(super) fn is_dense(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::Bf16)
+    }
+
+    pub(crate) fn of_gguf(name: &'static str) -> Self {
+        match name {
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::Bf16,
+            "Q8_0" => Self::Quantized(GgmlDType::Q8_0),
+            "Q4_K" => Self::Quantized(GgmlDType::Q4K),
+            "Q6_K" => Self::Quantized(GgmlDType::Q6K),
+            other => Self::Other(other),
         }
     }
 }
 
+/// How the rows of a matrix of heads lie in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// A rotary pair is half a head apart.
+    AsComputed,
+    /// A rotary pair is two neighbours; put in order while it is read.
+    Interleaved { head_dim: usize },
+}
+
 /// Where a tensor lies.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) file: Arc<str>,
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
+pub(crate) struct Entry {
+    pub(crate) file: Arc<str>,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
     /// From the start of the file.
-    pub(super) offset: u64,
-    pub(super) bytes: u64,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    /// Its name in the file, where that is another.
+    pub(crate) stored_as: Option<String>,
+    pub(crate) rows: RowOrder,
 }
 
 impl Entry {
     pub(super) fn refuse(&self, name: &str, problem: String) -> LoadError {
         LoadError::Tensor {
             file: self.file.to_string(),
-            name: name.into(),
+            name: self.stored_as.as_deref().unwrap_or(name).into(),
             problem,
         }
     }
@@ -165,10 +188,10 @@ fn entry(
         "F32" => (Dtype::F32, 32),
         "F16" => (Dtype::F16, 16),
         "BF16" => (Dtype::Bf16, 16),
-        "F64" | "I64" | "U64" => (Dtype::Other, 64),
-        "I32" | "U32" => (Dtype::Other, 32),
-        "I16" | "U16" => (Dtype::Other, 16),
-        "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" => (Dtype::Other, 8),
+        "F64" | "I64" | "U64" => (Dtype::Other("a wide number"), 64),
+        "I32" | "U32" => (Dtype::Other("an integer"), 32),
+        "I16" | "U16" => (Dtype::Other("an integer"), 16),
+        "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" => (Dtype::Other("one byte"), 8),
         _ => return Err(refuse("its dtype is unknown")),
     };
     let expected = elements.and_then(|elements| elements.checked_mul(bits / 8));
@@ -188,5 +211,7 @@ fn entry(
             .checked_add(begin)
             .ok_or_else(|| refuse("its byte range is too far"))?,
         bytes,
+        stored_as: None,
+        rows: RowOrder::AsComputed,
     })
 }

@@ -5,7 +5,7 @@ use crate::{
 };
 
 fn pieces(tokens: &[u32]) -> Vec<String> {
-    let vocabulary = Vocabulary::read(&vocabulary_files(), VOCABULARY).unwrap();
+    let vocabulary = Vocabulary::read(&vocabulary_files(), None, VOCABULARY).unwrap();
     let mut detokenizer = Detokenizer::default();
     tokens
         .iter()

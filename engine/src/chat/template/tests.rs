@@ -3,12 +3,20 @@ use std::{sync::Arc, time::Duration};
 use serde_json::json;
 
 use super::ChatTemplate;
-use crate::{Clock, EngineError, Message, Role, Text, fixtures::MemoryFiles};
+use crate::{
+    Clock, EngineError, LoadError, Message, Role, Text, chat::TOKENIZER_CONFIG, fields::Fields,
+    fixtures::MemoryFiles,
+};
 
-fn template(source: &str) -> Result<ChatTemplate, crate::LoadError> {
+fn read(files: &MemoryFiles, clock: Option<Clock>) -> Result<ChatTemplate, LoadError> {
+    let config = Fields::read_optional(files, TOKENIZER_CONFIG)?;
+    ChatTemplate::read(files, config.as_ref(), clock)
+}
+
+fn template(source: &str) -> Result<ChatTemplate, LoadError> {
     let config =
         json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": source});
-    ChatTemplate::read(
+    read(
         &MemoryFiles::default().with("tokenizer_config.json", config.to_string()),
         None,
     )
@@ -92,7 +100,7 @@ fn the_date_comes_from_the_given_clock() {
     let files =
         MemoryFiles::default().with("chat_template.jinja", "{{ strftime_now('%d %b %Y') }}");
     let clock: Clock = Arc::new(|| std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    let template = ChatTemplate::read(&files, Some(clock)).unwrap();
+    let template = read(&files, Some(clock)).unwrap();
     assert_eq!(
         template.render(&messages(), 100).ok().unwrap().expose(),
         "15 Jan 2027"
@@ -104,7 +112,7 @@ fn the_template_is_found_or_missed_by_name() {
     let named = json!({"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]});
     let files = MemoryFiles::default().with("tokenizer_config.json", named.to_string());
     let text = |files: &MemoryFiles| {
-        ChatTemplate::read(files, None)
+        read(files, None)
             .unwrap()
             .render(&messages(), 100)
             .unwrap_or_else(|_| panic!())
@@ -114,7 +122,7 @@ fn the_template_is_found_or_missed_by_name() {
     assert_eq!(text(&files), "D");
     assert_eq!(text(&files.clone().with("chat_template.jinja", "F")), "F");
 
-    let error = |files: MemoryFiles| ChatTemplate::read(&files, None).err().unwrap().to_string();
+    let error = |files: MemoryFiles| read(&files, None).err().unwrap().to_string();
     assert!(
         error(MemoryFiles::default())
             .starts_with("tokenizer_config.json: field chat_template: missing")

@@ -1,18 +1,21 @@
-//! The header of a GGUF file (ggml, `docs/gguf.md`, versions 2 and 3), checked before its bytes are sealed: counts, metadata,
-//! then which bytes are which tensor. Stricter than most readers, since a reader that trusts a length or an offset reads
-//! another tensor's memory, or takes as much of it as a file claims.
+//! The header of a GGUF file (ggml, `docs/gguf.md`, versions 2 and 3), checked before its bytes are sealed and again before
+//! they are loaded: counts, metadata, then which bytes are which tensor. Stricter than most readers, since a reader that trusts
+//! a length or an offset reads another tensor's memory, or takes as much of it as a file claims.
 
 mod reader;
 mod tensor;
 mod types;
+mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use self::reader::Reader;
-use self::tensor::{Tensor, check_layout};
+use self::tensor::check_layout;
 
-pub use self::types::file_type_name;
+pub use self::tensor::Tensor;
+pub use self::types::{TensorType, file_type_name};
+pub use self::value::Value;
 
 /// The largest published header, with a vocabulary of 256 k tokens, takes 16 MB.
 pub const MAX_HEADER: u64 = 256 << 20;
@@ -25,8 +28,10 @@ const MAX_TENSOR_NAME: u64 = 64;
 const MAX_DIMENSIONS: u32 = 4;
 /// A chat template or a licence text; tokens are far shorter.
 const MAX_STRING: u64 = 16 << 20;
-/// What is kept of a string, in bytes.
-const MAX_KEPT: usize = 1024;
+/// Of a string that is kept as [`Keep::Short`], in bytes.
+const MAX_SHORT: usize = 1024;
+/// Values of an array that is kept. The largest vocabularies have 256 k tokens and twice as many merges.
+const MAX_KEPT: u64 = 1 << 21;
 const MAX_ALIGNMENT: u32 = 1 << 20;
 
 /// What is wrong with a header.
@@ -63,6 +68,10 @@ pub enum Problem {
     ValueType { key: String, found: u32 },
     #[error("key {key:?} is neither true nor false")]
     Bool { key: String },
+    #[error("key {key:?} is not UTF-8")]
+    NotUtf8 { key: String },
+    #[error("key {key:?} has a number beyond 64 bits with a sign")]
+    Number { key: String },
     #[error("general.alignment is not a power of two from 8 to {MAX_ALIGNMENT}")]
     Alignment,
     #[error("there is no tensor in it")]
@@ -106,11 +115,61 @@ pub struct Summary {
     pub tensors: usize,
 }
 
+/// What is kept of the value of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    Nothing,
+    /// One number, or a string of at most 1 KiB that is UTF-8.
+    Short,
+    All,
+}
+
+/// A header that passed.
+#[derive(Debug)]
+pub struct Header {
+    /// What was kept of the metadata.
+    pub values: BTreeMap<String, Value>,
+    /// As they lie in the file. Together they fill it: no gap but for alignment, no overlap.
+    pub tensors: Vec<Tensor>,
+}
+
 /// Checks the header that `file`, of `len` bytes, starts with. What it reads and holds is bounded by [`MAX_HEADER`].
 ///
 /// # Errors
 /// [`Problem`]: the first thing that is not as the format and its limits demand.
 pub fn check(file: impl Read, len: u64) -> Result<Summary, Problem> {
+    let header = read(file, len, &|key| match key.starts_with("general.") {
+        true => Keep::Short,
+        false => Keep::Nothing,
+    })?;
+    let mut summary = Summary {
+        tensors: header.tensors.len(),
+        ..Summary::default()
+    };
+    for tensor in &header.tensors {
+        let elements = summary.elements.entry(tensor.kind.name).or_default();
+        *elements = elements.saturating_add(tensor.elements);
+    }
+    for (key, value) in header.values {
+        match value {
+            Value::Text(text) => {
+                summary.strings.insert(key, text);
+            }
+            Value::Unsigned(number) if key == "general.file_type" => {
+                summary.file_type = u32::try_from(number).ok();
+            }
+            _ => {}
+        }
+    }
+    Ok(summary)
+}
+
+/// As [`check`], keeping the metadata that `keep` asks for by its key. An array that is kept takes some three times the bytes that
+/// it has in the file.
+///
+/// # Errors
+/// As [`check`], and [`Problem::NotUtf8`], [`Problem::Number`] or [`Problem::Count`] for a value that cannot be kept.
+pub fn read(file: impl Read, len: u64, keep: &dyn Fn(&str) -> Keep) -> Result<Header, Problem> {
     let mut reader = Reader::new(file, len);
     if reader.bytes()? != *b"GGUF" {
         return Err(Problem::Magic);
@@ -119,100 +178,64 @@ pub fn check(file: impl Read, len: u64) -> Result<Summary, Problem> {
     if !matches!(version, 2 | 3) {
         return Err(Problem::Version { found: version });
     }
-    let tensors = reader.count("tensors", MAX_TENSORS)?;
+    let count = reader.count("tensors", MAX_TENSORS)?;
     let keys = reader.count("keys", MAX_KEYS)?;
-    let mut summary = Summary::default();
-    let alignment = metadata(&mut reader, keys, &mut summary)?;
-    let mut layout = Vec::new();
+    let (values, alignment) = metadata(&mut reader, keys, keep)?;
+    let mut tensors = Vec::new();
     let mut names = BTreeSet::new();
-    for _ in 0..tensors {
+    for _ in 0..count {
         let tensor = Tensor::read(&mut reader)?;
         if !names.insert(tensor.name.clone()) {
             return Err(Problem::DuplicateTensor {
                 tensor: tensor.name,
             });
         }
-        let elements = summary.elements.entry(tensor.kind.name).or_default();
-        *elements = elements.saturating_add(tensor.elements);
-        layout.push(tensor);
+        tensors.push(tensor);
     }
-    summary.tensors = layout.len();
-    let data = reader
+    let start = reader
         .at()
         .checked_next_multiple_of(alignment)
-        .and_then(|start| len.checked_sub(start))
         .ok_or(Problem::Short)?;
-    check_layout(layout, data, alignment)?;
-    Ok(summary)
+    let data = len.checked_sub(start).ok_or(Problem::Short)?;
+    check_layout(&mut tensors, data, alignment)?;
+    for tensor in &mut tensors {
+        tensor.offset = tensor.offset.checked_add(start).ok_or(Problem::Short)?;
+    }
+    Ok(Header { values, tensors })
 }
 
-/// Reads all keys; returns the alignment.
+/// Reads all keys; returns what is kept of them, and the alignment.
 fn metadata<R: Read>(
     reader: &mut Reader<R>,
     keys: u64,
-    summary: &mut Summary,
-) -> Result<u64, Problem> {
+    keep: &dyn Fn(&str) -> Keep,
+) -> Result<(BTreeMap<String, Value>, u64), Problem> {
     let mut seen = BTreeSet::new();
+    let mut values = BTreeMap::new();
     let mut alignment = 32;
     for _ in 0..keys {
         let key = reader.text("key", MAX_KEY)?;
         let kind = reader.u32()?;
-        match (key.as_str(), kind) {
+        let value = match (key.as_str(), kind) {
             ("general.alignment", types::U32) => {
                 alignment = reader.u32()?;
                 let sane = alignment.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(&alignment);
                 if !sane {
                     return Err(Problem::Alignment);
                 }
+                None
             }
             ("general.alignment", _) => return Err(Problem::Alignment),
-            ("general.file_type", types::U32) => summary.file_type = Some(reader.u32()?),
-            (_, types::STRING) => {
-                let value = reader.string("string", MAX_STRING)?;
-                if let Some(text) = kept(&key, value) {
-                    summary.strings.insert(key.clone(), text);
-                }
-            }
-            (_, types::ARRAY) => skip_array(reader, &key)?,
-            (_, types::BOOL) if reader.bytes::<1>()? > [1] => return Err(Problem::Bool { key }),
-            (_, types::BOOL) => {}
-            (_, kind) => {
-                let size = types::scalar_size(kind).ok_or_else(|| Problem::ValueType {
-                    key: key.clone(),
-                    found: kind,
-                })?;
-                reader.skip(size)?;
-            }
-        }
+            (_, _) => value::read(reader, &key, kind, keep(&key))?,
+        };
         if !seen.insert(key.clone()) {
             return Err(Problem::DuplicateKey { key });
         }
-    }
-    Ok(alignment.into())
-}
-
-fn kept(key: &str, value: Vec<u8>) -> Option<String> {
-    (key.starts_with("general.") && value.len() <= MAX_KEPT)
-        .then(|| String::from_utf8(value).ok())
-        .flatten()
-}
-
-/// Arrays in arrays are in no published file, and ggml's own reader knows none.
-fn skip_array<R: Read>(reader: &mut Reader<R>, key: &str) -> Result<(), Problem> {
-    let kind = reader.u32()?;
-    let len = reader.u64()?;
-    if kind == types::STRING {
-        // Each takes eight bytes at least, so a count that lies ends with the header.
-        for _ in 0..len {
-            reader.skip_string("string", MAX_STRING)?;
+        if let Some(value) = value {
+            values.insert(key, value);
         }
-        return Ok(());
     }
-    let size = types::scalar_size(kind).ok_or_else(|| Problem::ValueType {
-        key: key.into(),
-        found: kind,
-    })?;
-    reader.skip(len.checked_mul(size).ok_or(Problem::HeaderLength)?)
+    Ok((values, alignment.into()))
 }
 
 #[cfg(test)]

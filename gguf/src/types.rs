@@ -1,28 +1,37 @@
 //! The numbers of the format: value types of metadata, tensor types and their blocks (ggml, `ggml.h` and `ggml-common.h`).
 
+pub(super) const U8: u32 = 0;
+pub(super) const I8: u32 = 1;
+pub(super) const U16: u32 = 2;
+pub(super) const I16: u32 = 3;
 pub(super) const U32: u32 = 4;
+pub(super) const I32: u32 = 5;
+pub(super) const F32: u32 = 6;
 pub(super) const BOOL: u32 = 7;
 pub(super) const STRING: u32 = 8;
 pub(super) const ARRAY: u32 = 9;
+pub(super) const U64: u32 = 10;
+pub(super) const I64: u32 = 11;
+pub(super) const F64: u32 = 12;
 
 /// Bytes of a metadata value of a fixed size.
 pub(super) fn scalar_size(kind: u32) -> Option<u64> {
     Some(match kind {
-        0 | 1 | BOOL => 1,
-        2 | 3 => 2,
-        U32 | 5 | 6 => 4,
-        10..=12 => 8,
+        U8 | I8 | BOOL => 1,
+        U16 | I16 => 2,
+        U32 | I32 | F32 => 4,
+        U64 | I64 | F64 => 8,
         _ => return None,
     })
 }
 
 /// How a tensor's elements are stored: `block` elements take `bytes`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TensorType {
+pub struct TensorType {
     id: u32,
-    pub(super) name: &'static str,
-    pub(super) block: u64,
-    pub(super) bytes: u64,
+    pub name: &'static str,
+    pub block: u64,
+    pub bytes: u64,
 }
 
 impl TensorType {

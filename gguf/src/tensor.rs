@@ -5,13 +5,18 @@ use super::types::TensorType;
 use super::{MAX_DIMENSIONS, MAX_TENSOR_NAME, Problem};
 
 /// Where a tensor lies, and what it is.
-pub(super) struct Tensor {
-    pub(super) name: String,
-    pub(super) kind: &'static TensorType,
-    pub(super) elements: u64,
-    /// From the start of the data.
-    offset: u64,
-    len: u64,
+#[derive(Debug)]
+pub struct Tensor {
+    pub name: String,
+    pub kind: &'static TensorType,
+    /// As the format has it: the length of a row first. One to four, none of them 0.
+    pub shape: Vec<u64>,
+    /// The product of the shape.
+    pub elements: u64,
+    /// From the start of the file.
+    pub offset: u64,
+    /// In bytes: whole blocks of its type, `elements` of them.
+    pub len: u64,
 }
 
 impl Tensor {
@@ -45,6 +50,7 @@ impl Tensor {
             (Some(elements), Some(len)) if whole && elements > 0 => Ok(Self {
                 name,
                 kind,
+                shape,
                 elements,
                 offset,
                 len,
@@ -54,9 +60,10 @@ impl Tensor {
     }
 }
 
-/// Tensors lie one after the other, each at the next aligned place, and the last one ends the file but for its padding.
+/// Tensors lie one after the other, each at the next aligned place, and the last one ends the file but for its padding. Sorts them
+/// so; their offsets count from the start of the data here.
 pub(super) fn check_layout(
-    mut tensors: Vec<Tensor>,
+    tensors: &mut [Tensor],
     data: u64,
     alignment: u64,
 ) -> Result<(), Problem> {
@@ -65,13 +72,12 @@ pub(super) fn check_layout(
     }
     tensors.sort_by_key(|tensor| tensor.offset);
     let mut free = 0u64;
-    for tensor in tensors {
-        let Tensor {
-            name, offset, len, ..
-        } = tensor;
+    for tensor in tensors.iter() {
+        let (offset, len) = (tensor.offset, tensor.len);
+        let name = || tensor.name.clone();
         if offset % alignment != 0 {
             return Err(Problem::Misaligned {
-                tensor: name,
+                tensor: name(),
                 offset,
                 alignment,
             });
@@ -79,18 +85,18 @@ pub(super) fn check_layout(
         let end = offset.checked_add(len).filter(|end| *end <= data);
         let Some(end) = end else {
             return Err(Problem::OutOfRange {
-                tensor: name,
+                tensor: name(),
                 offset,
                 len,
                 data,
             });
         };
         if offset < free {
-            return Err(Problem::Overlap { tensor: name });
+            return Err(Problem::Overlap { tensor: name() });
         }
         if offset > free.next_multiple_of(alignment) {
             return Err(Problem::Hole {
-                before: format!("tensor {name:?}"),
+                before: format!("tensor {:?}", tensor.name),
                 bytes: offset - free,
             });
         }

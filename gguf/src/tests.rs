@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Written by the `gguf` package of llama.cpp: `tests/data/README.md`.
-const TINY: &[u8] = include_bytes!("../../tests/data/tiny.gguf");
+/// Written by the `gguf` package of llama.cpp: `sealed-model/tests/data/README.md`.
+const TINY: &[u8] = include_bytes!("../../sealed-model/tests/data/tiny.gguf");
 
 fn of(bytes: &[u8]) -> Result<Summary, Problem> {
     check(bytes, bytes.len() as u64)
@@ -275,5 +275,120 @@ proptest! {
         bytes[at] = with;
         bytes.truncate(TINY.len() - more);
         drop(of(&bytes));
+    }
+}
+
+#[test]
+fn metadata_that_is_asked_for_is_kept_and_no_other() {
+    let header = read(TINY, TINY.len() as u64, &|key| match key {
+        "general.architecture" | "tokenizer.ggml.tokens" | "tokenizer.ggml.token_type" => Keep::All,
+        _ => Keep::Nothing,
+    })
+    .unwrap();
+    assert_eq!(
+        header.values["general.architecture"],
+        Value::Text("llama".into())
+    );
+    assert!(header.values.len() <= 3, "{:?}", header.values.keys());
+    for tensor in &header.tensors {
+        let end = tensor.offset + tensor.len;
+        assert!(tensor.offset % 32 == 0 && end <= TINY.len() as u64);
+        assert_eq!(tensor.elements, tensor.shape.iter().product::<u64>());
+    }
+}
+
+#[test]
+fn values_arrive_as_they_were_written() {
+    let array = |kind: u32, len: u64, values: &[u8]| {
+        [&kind.to_le_bytes()[..], &len.to_le_bytes(), values].concat()
+    };
+    let strings = [string("a".as_bytes()), string("ü".as_bytes())].concat();
+    let cases = [
+        (types::U8, vec![200], Value::Unsigned(200)),
+        (types::I8, vec![0xff], Value::Signed(-1)),
+        (types::I16, vec![0, 0x80], Value::Signed(-32768)),
+        (
+            types::I64,
+            i64::MIN.to_le_bytes().to_vec(),
+            Value::Signed(i64::MIN),
+        ),
+        (
+            types::U64,
+            u64::MAX.to_le_bytes().to_vec(),
+            Value::Unsigned(u64::MAX),
+        ),
+        (types::F32, 0.5f32.to_le_bytes().to_vec(), Value::Float(0.5)),
+        (types::F64, 0.1f64.to_le_bytes().to_vec(), Value::Float(0.1)),
+        (types::BOOL, vec![1], Value::Bool(true)),
+        (
+            types::STRING,
+            string("ß".as_bytes()),
+            Value::Text("ß".into()),
+        ),
+        (
+            types::ARRAY,
+            array(types::BOOL, 2, &[1, 0]),
+            Value::Bools(vec![true, false]),
+        ),
+        (
+            types::ARRAY,
+            array(types::I32, 1, &(-7i32).to_le_bytes()),
+            Value::Integers(vec![-7]),
+        ),
+        (
+            types::ARRAY,
+            array(types::F32, 1, &2f32.to_le_bytes()),
+            Value::Floats(vec![2.0]),
+        ),
+        (
+            types::ARRAY,
+            array(types::STRING, 2, &strings),
+            Value::Texts(vec!["a".into(), "ü".into()]),
+        ),
+    ];
+    for (kind, bytes, expected) in cases {
+        let bytes = file(&[key("a", kind, &bytes)], &[tensor("t", &[1], 0, 0)], 4, 32);
+        let header = read(bytes.as_slice(), bytes.len() as u64, &|_| Keep::All).unwrap();
+        assert_eq!(header.values["a"], expected);
+    }
+    let refused = |kind: u32, bytes: &[u8]| {
+        let bytes = file(&[key("a", kind, bytes)], &[tensor("t", &[1], 0, 0)], 4, 32);
+        read(bytes.as_slice(), bytes.len() as u64, &|_| Keep::All).unwrap_err()
+    };
+    assert!(matches!(
+        refused(types::STRING, &string(&[0xff])),
+        Problem::NotUtf8 { key } if key == "a"
+    ));
+    assert!(matches!(
+        refused(types::ARRAY, &array(types::U64, 1, &u64::MAX.to_le_bytes())),
+        Problem::Number { .. }
+    ));
+    assert!(matches!(
+        refused(types::ARRAY, &array(types::STRING, 1 << 22, &[])),
+        Problem::Count {
+            what: "values of an array",
+            ..
+        }
+    ));
+    assert!(matches!(
+        refused(types::ARRAY, &array(13, 1, &[0; 8])),
+        Problem::ValueType { .. }
+    ));
+    assert!(matches!(
+        refused(types::ARRAY, &array(13, 0, &[])),
+        Problem::ValueType { .. }
+    ));
+}
+
+proptest! {
+    #[test]
+    fn keeping_everything_refuses_no_more_than_it_must(at in any::<prop::sample::Index>(), with in any::<u8>()) {
+        let mut bytes = TINY.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        let kept = read(bytes.as_slice(), bytes.len() as u64, &|_| Keep::All);
+        if let Ok(header) = kept {
+            prop_assert_eq!(of(&bytes).unwrap().tensors, header.tensors.len());
+        }
     }
 }

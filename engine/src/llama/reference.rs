@@ -1,0 +1,194 @@
+//! Every family says what transformers says of the same random model: `tests/reference.py` makes both on the spot.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Cache, Config, Llama};
+use crate::{
+    DirFiles, ModelFiles,
+    decoder::{Decoder as _, Row},
+    fields::Fields,
+    ggml::GgufModel,
+    weights::Weights,
+};
+
+/// Between two implementations in f32 that add in another order.
+const TOLERANCE: f32 = 2e-4;
+
+struct Case {
+    tokens: Vec<u32>,
+    /// After each token.
+    logits: Vec<Vec<f32>>,
+    greedy: Vec<u32>,
+}
+
+fn cases(directory: &Path) -> Vec<Case> {
+    let tensors: HashMap<String, Tensor> =
+        candle_core::safetensors::load(directory.join("reference.safetensors"), &Device::Cpu)
+            .unwrap();
+    let ids = |name: String| {
+        tensors[&name]
+            .to_dtype(DType::U32)
+            .unwrap()
+            .to_vec1::<u32>()
+            .unwrap()
+    };
+    let case = |index: usize| Case {
+        tokens: ids(format!("tokens.{index}")),
+        logits: tensors[&format!("logits.{index}")].to_vec2().unwrap(),
+        greedy: ids(format!("greedy.{index}")),
+    };
+    (0..3).map(case).collect()
+}
+
+fn load(files: Arc<dyn ModelFiles>) -> Llama {
+    match GgufModel::find(files.as_ref()).unwrap() {
+        Some(model) => {
+            let config = Config::read(&model.config().unwrap()).unwrap();
+            let entries = model.entries(config.head_dim).unwrap();
+            Llama::load(&Weights::of(files, entries), config).unwrap()
+        }
+        None => {
+            let config =
+                Config::read(&Fields::read(files.as_ref(), "config.json").unwrap()).unwrap();
+            Llama::load(&*Weights::open(files).unwrap(), config).unwrap()
+        }
+    }
+}
+
+fn step(model: &Llama, cache: &mut Cache, tokens: &[u32]) -> Vec<f32> {
+    let wants_logits = true;
+    let rows = &mut [Row {
+        tokens,
+        cache,
+        wants_logits,
+    }];
+    model.forward(rows).unwrap().remove(0).unwrap()
+}
+
+fn assert_close(what: &str, ours: &[f32], theirs: &[f32]) {
+    assert_eq!(ours.len(), theirs.len());
+    let pairs = ours.iter().zip(theirs);
+    let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off <= TOLERANCE, "{what}: {off}");
+}
+
+fn check(what: &str, model: &Llama, cases: &[Case]) {
+    for (number, case) in cases.iter().enumerate() {
+        let what = format!("{what}, prompt {number}");
+        let limit = case.tokens.len() + case.greedy.len();
+        // One by one, and then on by what was likeliest.
+        let mut cache = model.cache(limit).unwrap();
+        let mut last = Vec::new();
+        for (token, expected) in case.tokens.iter().zip(&case.logits) {
+            last = step(model, &mut cache, &[*token]);
+            assert_close(&format!("{what}, step by step"), &last, expected);
+        }
+        for (place, expected) in case.greedy.iter().enumerate() {
+            let best = (0..)
+                .zip(&last)
+                .max_by(|a, b| a.1.total_cmp(b.1))
+                .unwrap()
+                .0;
+            assert_eq!(best, *expected, "{what}, token {place} of the answer");
+            last = step(model, &mut cache, &[best]);
+        }
+        // In chunks that end anywhere.
+        let mut cache = model.cache(limit).unwrap();
+        let mut read = 0;
+        for chunk in case.tokens.chunks(7) {
+            read += chunk.len();
+            let found = step(model, &mut cache, chunk);
+            assert_close(
+                &format!("{what}, in chunks"),
+                &found,
+                &case.logits[read - 1],
+            );
+        }
+    }
+    // Every beginning of every prompt in one pass: all at once, and each position as the last of a prompt.
+    let beginnings: Vec<_> = cases
+        .iter()
+        .flat_map(|case| {
+            (1..=case.tokens.len())
+                .step_by(5)
+                .map(move |len| (case, len))
+        })
+        .collect();
+    let mut caches: Vec<Cache> = beginnings
+        .iter()
+        .map(|(case, _)| model.cache(case.tokens.len() + case.greedy.len()).unwrap())
+        .collect();
+    let mut rows: Vec<_> = beginnings
+        .iter()
+        .zip(&mut caches)
+        .map(|((case, len), cache)| Row {
+            tokens: &case.tokens[..*len],
+            cache,
+            wants_logits: true,
+        })
+        .collect();
+    let found = model.forward(&mut rows).unwrap();
+    for ((case, len), found) in beginnings.iter().zip(found) {
+        assert_close(
+            &format!("{what}, {len} tokens in a batch"),
+            &found.unwrap(),
+            &case.logits[len - 1],
+        );
+    }
+}
+
+/// transformers, torch and gguf, where `scripts/dev-tools` has put them.
+pub(crate) fn python() -> Option<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let python = root.join("target/tools/reference/bin/python3");
+    if python.is_file() {
+        return Some(python);
+    }
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "transformers is missing: run scripts/dev-tools"
+    );
+    println!("skipped: transformers is missing (scripts/dev-tools brings it)");
+    None
+}
+
+#[test]
+fn every_family_says_what_transformers_says() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference.py");
+    let run = Command::new(python)
+        .arg(script)
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let mut seen = (0, 0);
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let cases = cases(&path);
+        check(&name, &load(Arc::new(DirFiles::new(&path))), &cases);
+        seen.0 += 1;
+        if path.join("gguf").is_dir() {
+            check(
+                &format!("{name} in GGUF"),
+                &load(Arc::new(DirFiles::new(path.join("gguf")))),
+                &cases,
+            );
+            seen.1 += 1;
+        }
+    }
+    assert_eq!(seen, (14, 8));
+}
