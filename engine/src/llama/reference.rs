@@ -57,7 +57,7 @@ fn load(files: Arc<dyn ModelFiles>) -> Llama {
         None => {
             let config =
                 Config::read(&Fields::read(files.as_ref(), "config.json").unwrap()).unwrap();
-            Llama::load(&*Weights::open(files).unwrap(), config).unwrap()
+            Llama::load(&Weights::open(files).unwrap(), config).unwrap()
         }
     }
 }
