@@ -148,6 +148,38 @@ fn the_enclave_speaks_tls_1_3_only() {
 }
 
 #[test]
+fn the_enclave_has_no_grpc_and_the_host_neither() {
+    // A Workload API client would bring keys that were not made inside; whoever needs one names spiffe's feature for it.
+    for (package, absent) in [
+        ("enclave", ["tonic", "prost", "spiffe-rustls"]),
+        ("host", ["tonic", "prost", "spiffe"]),
+    ] {
+        let output = std::process::Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--quiet",
+                "--offline",
+                "-p",
+                package,
+                "-e",
+                "normal",
+            ])
+            .args(["--prefix", "none", "--format", "{p}", "--manifest-path"])
+            .arg(tests::root().join("Cargo.toml"))
+            .output()
+            .unwrap();
+        let tree = String::from_utf8(output.stdout).unwrap();
+        assert!(tree.contains("tokio v"), "{tree}");
+        for name in absent {
+            let found = tree
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} v")));
+            assert!(!found, "{package} depends on {name}");
+        }
+    }
+}
+
+#[test]
 fn every_member_is_explained_in_one_line() {
     let manifest = std::fs::read_to_string(tests::root().join("Cargo.toml")).unwrap();
     for package in members() {

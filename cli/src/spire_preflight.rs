@@ -14,19 +14,24 @@ const SHOWN: usize = 50;
 
 /// Refuse a SPIRE server that would hand the enclave's identity to a machine
 ///
-/// A SPIRE agent makes a key for every registration entry below it. So no entry may carry the enclave's ID: its only certificate
-/// comes from the key broker, on evidence, for a key made inside. Entries that could certify it in another way are refused too:
+/// A SPIRE agent makes a key for every registration entry below it. So no entry may carry the enclave's ID, but one below the key
+/// broker's own agent (--broker-agent): that one asks for certificates on evidence, for keys made inside. Entries that could certify it in another way are refused too:
 /// admin and downstream ones, and names that stand for every name. Exit code 77 if there is one.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   spire-server entry show -output json | cloister spire-preflight --enclave-id spiffe://example.org/enclave/chat -
   cloister spire-preflight --enclave-id spiffe://example.org/enclave/chat infra/spire/entries.json     before they are created
+  cloister spire-preflight --enclave-id … --broker-agent spiffe://example.org/machines/broker entries.json
   cloister spire-preflight --enclave-id … --may-issue spiffe://example.org/spire-downstream entries.json")]
 pub(crate) struct SpirePreflight {
     /// The enclave's SPIFFE ID. May be given several times.
     #[arg(long, required = true, value_name = "SPIFFE_ID", value_parser = enclave_id)]
     enclave_id: Vec<SpiffeId>,
+    /// The key broker's agent, or the node alias that stands for its machine alone: the one parent that the enclave's entry may have,
+    /// where the broker issues through SPIRE. May be given several times.
+    #[arg(long, value_name = "SPIFFE_ID", value_parser = spiffe_id)]
+    broker_agent: Vec<SpiffeId>,
     /// Whom you trust to certify any ID of the trust domain: may have an admin or downstream entry. May be given several times.
     #[arg(long, value_name = "SPIFFE_ID", value_parser = spiffe_id)]
     may_issue: Vec<SpiffeId>,
@@ -71,9 +76,14 @@ impl SpirePreflight {
         let Entry {
             spiffe_id, parent, ..
         } = entry;
-        if self.enclave_id.contains(spiffe_id) {
+        if self.enclave_id.contains(spiffe_id) && !self.broker_agent.contains(parent) {
             return Some(format!(
                 "{spiffe_id} is the enclave's: {parent} would make a key for it"
+            ));
+        }
+        if self.enclave_id.contains(spiffe_id) && !entry.dns_names.is_empty() {
+            return Some(format!(
+                "{spiffe_id} is the enclave's, and gets DNS names beside it"
             ));
         }
         if let Some(name) = entry.dns_names.iter().find(|name| name.contains('*')) {

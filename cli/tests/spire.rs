@@ -92,6 +92,32 @@ fn refuses_an_agent_that_would_hold_the_enclaves_id() {
 }
 
 #[test]
+fn lets_the_brokers_agent_alone_have_an_entry_for_the_enclave() {
+    let agent = "spiffe://example.org/spire/agent/x509pop/1";
+    let arguments = ["--enclave-id", ENCLAVE, "--broker-agent", agent, "-"];
+    let own = entry("e1", "/enclave/chat", &json!({}));
+    assert_eq!(preflight(&arguments, &json!([own])).0, 0);
+    let elsewhere =
+        json!({"parent_id": {"trust_domain": "example.org", "path": "/spire/agent/x509pop/2"}});
+    let other = entry("e2", "/enclave/chat", &elsewhere);
+    let (code, said, _) = preflight(&arguments, &json!([own, other]));
+    assert_eq!(code, 77);
+    assert!(
+        said.contains("entry e2") && !said.contains("entry e1"),
+        "{said}"
+    );
+    // And as an identity, with nothing beside it.
+    for more in [
+        json!({"dns_names": ["chat.example.org"]}),
+        json!({"admin": true}),
+        json!({"downstream": true}),
+    ] {
+        let entry = entry("e1", "/enclave/chat", &more);
+        assert_eq!(preflight(&arguments, &json!([entry])).0, 77, "{more}");
+    }
+}
+
+#[test]
 fn refuses_it_in_a_file_that_was_not_created_yet() {
     let text = json!({"entries": [{
         "spiffe_id": ENCLAVE,

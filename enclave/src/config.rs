@@ -16,6 +16,7 @@ use crate::authz::Authorization;
 
 mod brokers;
 mod file;
+mod followed;
 mod kms;
 mod limits;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod tests;
 
 use brokers::TrusteeSection;
 use file::{File, models, workload};
+pub use followed::FollowedBundle;
 use kms::KmsSection;
 pub use kms::{KeySource, KmsAddress};
 pub use limits::Limits;
@@ -77,6 +79,8 @@ pub struct Listen {
 pub struct Trust {
     pub bundles: TrustBundles,
     pub callers: Vec<TrustDomain>,
+    /// Bundles that their trust domains publish.
+    pub followed: Vec<FollowedBundle>,
 }
 
 /// One sealed model to open.
@@ -122,8 +126,10 @@ impl Config {
     pub fn dial_parent(&mut self, cid: u32) {
         let servers = self.brokers.iter_mut().chain(&mut self.trustee);
         let kms = self.kms.iter_mut();
+        let followed = self.trust.followed.iter_mut();
         let endpoints = servers
             .map(|server| &mut server.endpoint)
+            .chain(followed.map(|bundle| &mut bundle.dial))
             .chain(kms.flat_map(|kms| [&mut kms.endpoint, &mut kms.credentials]))
             .chain(self.models.iter_mut().map(|model| &mut model.source));
         for endpoint in endpoints {
@@ -169,6 +175,7 @@ impl Config {
             trust: Trust {
                 bundles: trust.bundles,
                 callers: trust.callers,
+                followed: trust.followed,
             },
             brokers,
             trustee,

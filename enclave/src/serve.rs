@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use identity::Leaf;
+use identity::{BundleHandle, Clock as IdentityClock, Leaf, federation};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
@@ -13,12 +13,12 @@ use transport::{ServeLimits, Stream, serve, serve_with_turnover};
 
 use crate::api::{self, App, Budget};
 use crate::boot::{Booted, boot};
-use crate::config::{Config, Limits};
+use crate::config::{Config, FollowedBundle, Limits};
 use crate::control::{self, Health};
 use crate::rate::Rate;
 use crate::reload::Reload;
 use crate::tls::{self, Sessions};
-use crate::{Error, Platform, renewal};
+use crate::{Clock, Error, Platform, renewal};
 
 /// How often histograms are folded and idle callers forgotten.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -66,7 +66,10 @@ async fn listen(
         metrics,
     } = booted;
     let limits = config.limits.clone();
-    let acceptor = tls::server_config(&credentials, &config.trust).map_err(Error::Tls)?;
+    let trust = config.trust;
+    let bundles = trust.bundles.into_handle();
+    let acceptor = tls::server_config(&credentials, Arc::clone(&bundles), trust.callers)
+        .map_err(Error::Tls)?;
     let leaf = credentials
         .leaf()
         .ok_or(Error::Internal("no identity after boot"))?;
@@ -128,6 +131,11 @@ async fn listen(
         Arc::clone(&platform.now),
     );
     let reloading = Arc::clone(&health);
+    let following: Vec<_> = trust
+        .followed
+        .into_iter()
+        .map(|bundle| AbortOnDrop::spawn(follow(bundle, &bundles, &platform.now)))
+        .collect();
     let background = [
         AbortOnDrop::spawn(renewal),
         AbortOnDrop::spawn(async move { reloading.reload.at_hangup().await }),
@@ -172,8 +180,20 @@ async fn listen(
         outcome
     };
     let (callers, control) = tokio::join!(callers, control);
-    drop(background);
+    drop((background, following));
     callers.and(control).map_err(Error::Serve)
+}
+
+/// Keeps another trust domain's bundle up to date, for the handshakes to come.
+fn follow(
+    bundle: FollowedBundle,
+    bundles: &BundleHandle,
+    now: &Clock,
+) -> impl Future<Output = ()> + Send + 'static {
+    let clock = IdentityClock::from_fn(Arc::clone(now));
+    let FollowedBundle { dial, endpoint } = bundle;
+    let bundles = Arc::clone(bundles);
+    async move { federation::follow(endpoint, bundles, clock, || dial.connect()).await }
 }
 
 async fn upkeep(app: Arc<App>) {

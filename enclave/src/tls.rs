@@ -12,7 +12,7 @@ use axum::Router;
 use axum::routing::future::RouteFuture;
 use http::Request;
 use hyper::body::Incoming;
-use identity::{Accept, ClientAuth, Credentials, Leaf};
+use identity::{Accept, BundleHandle, ClientAuth, Credentials, Leaf, TrustDomain};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
@@ -23,7 +23,6 @@ use tower::Service;
 use transport::Stream;
 
 use crate::Clock;
-use crate::config::Trust;
 use crate::metrics::Metrics;
 use crate::models::{Generation, Models};
 
@@ -52,11 +51,12 @@ pub(crate) struct Connection {
 /// A configuration that rustls refuses: a bug of ours.
 pub(crate) fn server_config(
     credentials: &Arc<Credentials>,
-    trust: &Trust,
+    bundles: BundleHandle,
+    callers: Vec<TrustDomain>,
 ) -> Result<Arc<ServerConfig>, identity::Error> {
     let clients = ClientAuth::Svid {
-        bundles: trust.bundles.clone().into_handle(),
-        accept: Accept::TrustDomains(trust.callers.clone()),
+        bundles,
+        accept: Accept::TrustDomains(callers),
     };
     identity::server_config(Arc::clone(credentials), clients, &ALPN)
 }

@@ -181,11 +181,15 @@ impl AttestedSession {
         self.shared.reason.get().cloned()
     }
 
-    /// When to have a successor: a tenth of the remaining life before the server's SVID ends, as no renewal of this
-    /// connection can go beyond that.
+    /// When to have a successor: a tenth of the remaining life before the first of this connection's two SVIDs ends, as no
+    /// renewal can go beyond that. At the end of ours the server cuts what is still in flight.
     #[must_use]
     pub fn retire_at(&self, now: SystemTime) -> Instant {
-        let left = self.server().not_after.duration_since(now);
+        let end = self
+            .server()
+            .not_after
+            .min(self.shared.channel.own_not_after);
+        let left = end.duration_since(now);
         let left = left.unwrap_or_default();
         Instant::now() + left.saturating_sub((left / 10).min(MAX_LEAD))
     }

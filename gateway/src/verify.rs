@@ -24,6 +24,8 @@ pub(crate) struct Channel {
     pub(crate) server: Leaf,
     /// SHA-256 of the leaf that we presented. The exporter does not cover it.
     pub(crate) own_leaf_sha256: [u8; 32],
+    /// When that leaf ends, and with it what the server lets us do here.
+    pub(crate) own_not_after: SystemTime,
 }
 
 /// A connection's verdict: what was verified, when, and until when it counts.

@@ -13,7 +13,7 @@ use webpki::{
 };
 
 use crate::leaf::{leaf, signing_certificate};
-use crate::{Error, Leaf, pem, tls};
+use crate::{BundleDocument, Error, Leaf, pem, tls};
 
 /// Most certificates a peer may send, leaf included. SPIRE nests two or three; eight leaves room, bounds the work.
 pub const MAX_CHAIN: usize = 8;
@@ -25,7 +25,21 @@ pub type BundleHandle = Arc<ArcSwap<TrustBundles>>;
 /// vouch for an ID of another, whatever name it gave itself.
 #[derive(Clone, Debug, Default)]
 pub struct TrustBundles {
-    domains: HashMap<TrustDomain, Vec<Anchor>>,
+    domains: HashMap<TrustDomain, Domain>,
+}
+
+#[derive(Clone, Debug)]
+struct Domain {
+    anchors: Vec<Anchor>,
+    /// Of the document it came from.
+    sequence: Option<u64>,
+}
+
+impl Domain {
+    fn is_of(&self, document: &BundleDocument) -> bool {
+        let held = self.anchors.iter().map(|anchor| &anchor.der);
+        held.eq(&document.authorities)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +54,16 @@ impl TrustBundles {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One bundle from a file's or a setting's text: see [`BundleDocument::from_text`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_text(trust_domain: &TrustDomain, text: &str) -> Result<Self, Error> {
+        let mut bundles = Self::new();
+        bundles.update(trust_domain, &BundleDocument::from_text(text)?)?;
+        Ok(bundles)
     }
 
     /// One bundle from concatenated PEM certificates.
@@ -68,8 +92,53 @@ impl TrustBundles {
             .into_iter()
             .map(Anchor::new)
             .collect::<Result<Vec<_>, Error>>()?;
-        self.domains.insert(trust_domain, anchors);
+        let domain = Domain {
+            anchors,
+            sequence: None,
+        };
+        self.domains.insert(trust_domain, domain);
         Ok(())
+    }
+
+    /// Takes a bundle of one trust domain in the place of the one before, which must not be newer: whoever could bring back an old
+    /// bundle would undo a revocation. Tells whether anything changed.
+    ///
+    /// # Errors
+    /// [`Error::OlderBundle`], or a certificate that may not sign. What was there stays.
+    pub fn update(
+        &mut self,
+        trust_domain: &TrustDomain,
+        document: &BundleDocument,
+    ) -> Result<bool, Error> {
+        if let Some(held) = self.domains.get(trust_domain) {
+            let (same, older) = (held.is_of(document), held.sequence);
+            match (older, document.sequence) {
+                // Nothing is counted, so nothing can go back; or counting begins.
+                (None, _) => {}
+                (Some(older), Some(found)) if found > older => {}
+                (Some(older), Some(found)) if found == older && same => {}
+                (Some(held), found) => return Err(Error::OlderBundle { held, found }),
+            }
+            if same && older == document.sequence {
+                return Ok(false);
+            }
+        }
+        let authorities = document.authorities.iter().cloned();
+        let anchors = authorities
+            .map(Anchor::new)
+            .collect::<Result<Vec<_>, Error>>()?;
+        let domain = Domain {
+            anchors,
+            sequence: document.sequence,
+        };
+        self.domains.insert(trust_domain.clone(), domain);
+        Ok(true)
+    }
+
+    /// The sequence number of one trust domain's bundle, if it has one.
+    #[must_use]
+    pub fn sequence(&self, trust_domain: &TrustDomain) -> Option<u64> {
+        self.domains.get(trust_domain)?.sequence
     }
 
     /// A handle that TLS configurations can hold while the bundles change.
@@ -82,7 +151,7 @@ impl TrustBundles {
     pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
         self.domains
             .iter()
-            .filter_map(|(domain, anchors)| (!anchors.is_empty()).then_some(domain))
+            .filter_map(|(name, domain)| (!domain.anchors.is_empty()).then_some(name))
     }
 
     /// The CA certificates of one trust domain, as they were given.
@@ -90,10 +159,8 @@ impl TrustBundles {
         &self,
         trust_domain: &TrustDomain,
     ) -> impl Iterator<Item = &CertificateDer<'static>> {
-        let anchors = self
-            .domains
-            .get(trust_domain)
-            .map_or(&[][..], Vec::as_slice);
+        let domain = self.domains.get(trust_domain);
+        let anchors = domain.map_or(&[][..], |domain| &domain.anchors);
         anchors.iter().map(|anchor| &anchor.der)
     }
 
@@ -131,7 +198,7 @@ impl TrustBundles {
             .domains
             .get(domain)
             .into_iter()
-            .flatten()
+            .flat_map(|domain| &domain.anchors)
             .filter(|anchor| (anchor.not_before..=anchor.not_after).contains(&now))
             .map(|anchor| anchor.anchor.clone())
             .collect();

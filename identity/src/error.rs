@@ -52,6 +52,14 @@ pub enum Error {
         trust_domain: TrustDomain,
         source: webpki::Error,
     },
+    #[error("bundle {0}")]
+    Bundle(&'static str),
+    #[error(
+        "bundle has sequence {found:?} where {held} is held: it is older, or another one of the same number"
+    )]
+    OlderBundle { held: u64, found: Option<u64> },
+    #[error("bundle endpoint: {0}")]
+    Endpoint(String),
     #[error("{id} is not accepted here")]
     NotAccepted { id: SpiffeId },
 

@@ -201,10 +201,22 @@ impl Authority {
 /// # Errors
 /// Randomness or encoding failed.
 pub fn key_and_csr(id: &SpiffeId) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), Error> {
+    key_and_request(vec![uri(id)?])
+}
+
+/// As [`key_and_csr`], for an issuer that decides the name and looks at the key only.
+///
+/// # Errors
+/// Randomness or encoding failed.
+pub fn key_and_nameless_csr() -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), Error> {
+    key_and_request(Vec::new())
+}
+
+fn key_and_request(names: Vec<SanType>) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), Error> {
     let key = P256Key::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![uri(id)?];
+    params.subject_alt_names = names;
     let request = params.serialize_request(&key)?;
     Ok((key.to_pkcs8()?, request.der().to_vec()))
 }

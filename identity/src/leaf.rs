@@ -71,6 +71,23 @@ pub fn leaf(der: &[u8]) -> Result<Leaf, Error> {
     })
 }
 
+/// How many names a certificate carries beside its URIs: DNS names, addresses, directory names. They are no identity to a
+/// SPIFFE peer, and may be one to others.
+///
+/// # Errors
+/// Not one DER certificate.
+pub fn other_names(der: &[u8]) -> Result<usize, Error> {
+    let certificate = parse(der)?;
+    let extension = certificate
+        .subject_alternative_name()
+        .map_err(|_duplicate| Error::Encoding("subject alternative name"))?;
+    let names = extension.map_or(&[][..], |extension| &extension.value.general_names);
+    let others = names
+        .iter()
+        .filter(|name| !matches!(name, GeneralName::URI(_)));
+    Ok(others.count())
+}
+
 /// Applies the rules for a certificate that signs others (SPIFFE X509-SVID §3.1, §4.3).
 pub(crate) fn signing_certificate(der: &[u8]) -> Result<(SystemTime, SystemTime), Error> {
     let certificate = parse(der)?;

@@ -1,16 +1,15 @@
 //! The configuration file, and the keys and certificates it names.
 
+mod issuer;
 mod log;
 mod token;
 
 use std::fmt::Display;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use attestation::{ChainCache, ReferenceValues, TrustAnchor, Verifier};
-use identity::issue::Authority;
-use identity::{SpiffeId, Svid};
+use attestation::{ChainCache, TrustAnchor, Verifier};
+use identity::Svid;
 use serde::Deserialize;
 use transport::Endpoint;
 use zeroize::Zeroizing;
@@ -18,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::policy::{self, MAX_POLICY};
 use crate::store::MasterKey;
 
+pub use issuer::{Issuer, JoinToken, Mapping, Spire, SpireMint, X509Pop};
 pub use log::{Admin, Log};
 pub use token::Token;
 
@@ -26,11 +26,6 @@ const MAX_CONFIG: u64 = 1 << 20;
 /// A chain of certificates or one key in PEM.
 const MAX_PEM: u64 = 256 * 1024;
 const AWS_NITRO: &str = "aws-nitro";
-/// Certificates are renewed at half of it, so shorter ones would keep the issuer busy.
-const MIN_TTL_S: u64 = 60;
-/// A key that leaks is good for no longer.
-const MAX_TTL_S: u64 = 24 * 3600;
-
 /// The broker's configuration (TOML). Relative paths start at the file's own directory.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,30 +76,6 @@ pub struct Tls {
     pub chain: PathBuf,
     /// PKCS#8 key (PEM).
     pub key: PathBuf,
-}
-
-/// `[issuer]`: the built-in authority.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Issuer {
-    /// Signing certificate first (PEM).
-    pub chain: PathBuf,
-    /// Its PKCS#8 key (PEM).
-    pub key: PathBuf,
-    /// Seconds an SVID lives.
-    pub ttl_s: u64,
-    /// Which measurement is who.
-    pub map: Vec<Mapping>,
-}
-
-/// `[[issuer.map]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mapping {
-    /// The identity these images get.
-    pub spiffe_id: String,
-    /// Accepted images.
-    pub images: ReferenceValues,
 }
 
 /// `[limits]`.
@@ -171,9 +142,7 @@ impl Config {
         ];
         paths.extend(config.policy.as_mut());
         paths.extend(config.log.checkpoint_file.as_mut());
-        for issuer in config.issuer.iter_mut() {
-            paths.extend([&mut issuer.chain, &mut issuer.key]);
-        }
+        paths.extend(config.issuer.iter_mut().flat_map(Issuer::paths));
         paths.extend(config.token.iter_mut().flat_map(Token::paths));
         for path in paths {
             *path = base.join(&*path);
@@ -212,15 +181,9 @@ impl Config {
             return Err(self.error("two_person", problem));
         }
         if let Some(issuer) = &self.issuer {
-            if !(MIN_TTL_S..=MAX_TTL_S).contains(&issuer.ttl_s) {
-                let problem = format!("has to be {MIN_TTL_S} to {MAX_TTL_S}");
-                return Err(self.error("issuer.ttl_s", problem));
-            }
-            if issuer.map.is_empty() {
-                return Err(
-                    self.error("issuer.map", "names no image; say which measurement is who")
-                );
-            }
+            issuer
+                .check()
+                .map_err(|(field, problem)| self.error(field, problem))?;
         }
         Ok(())
     }
@@ -251,35 +214,6 @@ impl Config {
         let chain = self.pem("tls.chain", &self.tls.chain)?;
         let key = self.pem("tls.key", &self.tls.key)?;
         Svid::from_pem(&chain, &key).map_err(|problem| self.error("tls", problem))
-    }
-
-    pub(crate) fn authority(&self) -> Result<Option<crate::issuer::Issuer>, ConfigError> {
-        let Some(issuer) = &self.issuer else {
-            return Ok(None);
-        };
-        let chain = self.pem("issuer.chain", &issuer.chain)?;
-        let key = self.pem("issuer.key", &issuer.key)?;
-        let authority =
-            Authority::from_pem(&chain, &key).map_err(|problem| self.error("issuer", problem))?;
-        let mut map = Vec::new();
-        for (index, mapping) in issuer.map.iter().enumerate() {
-            let field = format!("issuer.map[{index}].spiffe_id");
-            let id =
-                SpiffeId::new(&mapping.spiffe_id).map_err(|problem| self.error(&field, problem))?;
-            if id.trust_domain() != authority.trust_domain() {
-                let problem = format!(
-                    "is not in the issuer's trust domain {}",
-                    authority.trust_domain()
-                );
-                return Err(self.error(&field, problem));
-            }
-            if id.path().is_empty() {
-                return Err(self.error(&field, "names a trust domain, not a workload"));
-            }
-            map.push((id, mapping.images.clone()));
-        }
-        let ttl = Duration::from_secs(issuer.ttl_s);
-        Ok(Some(crate::issuer::Issuer::new(authority, ttl, map)))
     }
 
     /// The policy to install when there is none.

@@ -1,4 +1,5 @@
 use crate::config::ConfigError;
+use crate::issuer::spire::SpireError;
 use crate::store::StoreError;
 
 /// Why the broker, or one of its commands, stopped.
@@ -44,6 +45,9 @@ pub enum Error {
     /// The TLS library refused our settings.
     #[error("tls: {0}")]
     Tls(#[from] identity::Error),
+    /// SPIRE gives no identities, or must not.
+    #[error("spire: {0}")]
+    Spire(#[from] SpireError),
     /// The cryptographic library failed us.
     #[error("the cryptographic library could not {0}")]
     Crypto(&'static str),
@@ -66,6 +70,7 @@ impl Error {
             Self::Store(_) | Self::Listen { .. } | Self::Stopped { .. } | Self::File { .. } => 69,
             Self::Tls(_) | Self::Crypto(_) => 70,
             Self::Denied(_) => 77,
+            Self::Spire(error) => error.exit_code(),
         }
     }
 }

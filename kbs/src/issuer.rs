@@ -1,14 +1,45 @@
-//! Which measurement is who, and the built-in authority that certifies it.
+//! Which measurement is who, and whoever signs for it: the built-in authority, or a SPIRE server.
+
+mod builtin;
+pub(crate) mod spire;
 
 use std::time::{Duration, SystemTime};
 
 use attestation::{Pcrs, ReferenceValues};
-use identity::issue::Authority;
-use identity::{Leaf, SpiffeId, leaf};
+use identity::issue::Csr;
+use identity::{Leaf, MAX_CHAIN, SpiffeId, leaf, other_names};
 use rustls_pki_types::CertificateDer;
 
+pub(crate) use builtin::Builtin;
+use spire::SpireError;
+
+/// A signer backdates by as much as this, and its clock is not ours.
+const SKEW: Duration = Duration::from_secs(60);
+
+/// Whoever signs. It is told a name and a key that evidence proved, and is not believed: see [`Issuer::issue`].
+pub(crate) trait IssuerBackend: Send + Sync {
+    /// The chain for one request, leaf first. Blocks, so it is called where that is allowed.
+    fn sign(&self, order: &Order<'_>) -> Result<Vec<CertificateDer<'static>>, IssuerError>;
+
+    /// Why it could not sign at `now`; a readiness probe's answer.
+    fn ready(&self, now: SystemTime) -> Result<(), &'static str>;
+}
+
+/// What is to be signed.
+pub(crate) struct Order<'a> {
+    /// From the measurement, never from the request.
+    pub(crate) id: &'a SpiffeId,
+    /// DER SubjectPublicKeyInfo that evidence was made for.
+    pub(crate) spki: &'a [u8],
+    /// The DER request over that key: see [`identity::issue::csr`] for what it cannot contain.
+    pub(crate) csr: &'a [u8],
+    /// The longest life; the signer may choose a shorter one.
+    pub(crate) ttl: Duration,
+    pub(crate) now: SystemTime,
+}
+
 pub(crate) struct Issuer {
-    authority: Authority,
+    backend: Box<dyn IssuerBackend>,
     ttl: Duration,
     map: Vec<(SpiffeId, ReferenceValues)>,
 }
@@ -21,21 +52,30 @@ pub(crate) enum IssuerError {
     Ambiguous(SpiffeId, SpiffeId),
     #[error("{0}")]
     Authority(#[from] identity::Error),
-    #[error("the authority certified something else than it was asked to")]
-    Unexpected,
+    #[error("the authority certified something else than it was asked to: {0}")]
+    Unexpected(&'static str),
+    #[error("spire: {0}")]
+    Spire(#[from] SpireError),
+}
+
+impl IssuerError {
+    /// Whether the operator decided against it, so that asking again changes nothing.
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Self::Unmapped(_) | Self::Ambiguous(..) => true,
+            Self::Spire(error) => error.is_denial(),
+            Self::Authority(_) | Self::Unexpected(_) => false,
+        }
+    }
 }
 
 impl Issuer {
     pub(crate) fn new(
-        authority: Authority,
+        backend: Box<dyn IssuerBackend>,
         ttl: Duration,
         map: Vec<(SpiffeId, ReferenceValues)>,
     ) -> Self {
-        Self {
-            authority,
-            ttl,
-            map,
-        }
+        Self { backend, ttl, map }
     }
 
     /// The one identity of the image that was measured.
@@ -59,97 +99,54 @@ impl Issuer {
         found.ok_or(IssuerError::Unmapped(difference))
     }
 
-    /// Certifies `spki` (DER) as `id`; gives the chain, leaf first, and what the leaf says.
+    /// Certifies the key of `request`, whose DER is `csr`, as `id`; gives the chain, leaf first, and what the leaf says.
+    ///
+    /// Whoever signed is another program with a mind of its own, so the leaf is looked at as a stranger's would be: an
+    /// X.509-SVID by the rules, of this ID and this key, without other names, valid now and no longer than was allowed.
     pub(crate) fn issue(
         &self,
         id: &SpiffeId,
-        spki: &[u8],
+        request: &Csr,
+        csr: &[u8],
         now: SystemTime,
     ) -> Result<(Vec<CertificateDer<'static>>, Leaf), IssuerError> {
-        let chain = self.authority.issue(id, spki, self.ttl, now)?;
-        let issued = leaf(chain.first().ok_or(IssuerError::Unexpected)?)?;
-        // Another authority may stand here one day, with a mind of its own.
-        if issued.id != *id || issued.spki_der != spki || issued.valid_at(now).is_err() {
-            return Err(IssuerError::Unexpected);
+        let order = Order {
+            id,
+            spki: &request.spki_der,
+            csr,
+            ttl: self.ttl,
+            now,
+        };
+        let chain = self.backend.sign(&order)?;
+        if chain.len() > MAX_CHAIN {
+            return Err(IssuerError::Unexpected(
+                "more certificates than a peer takes",
+            ));
+        }
+        let first = chain.first().ok_or(IssuerError::Unexpected("nothing"))?;
+        let issued = leaf(first)?;
+        if issued.id != *id {
+            return Err(IssuerError::Unexpected("another identity"));
+        }
+        if issued.spki_der != order.spki {
+            return Err(IssuerError::Unexpected("another key"));
+        }
+        if other_names(first)? != 0 {
+            return Err(IssuerError::Unexpected("names beside the identity"));
+        }
+        issued.valid_at(now)?;
+        let longest = now.checked_add(self.ttl.saturating_add(SKEW));
+        if longest.is_none_or(|longest| issued.not_after > longest) {
+            return Err(IssuerError::Unexpected("a life longer than issuer.ttl_s"));
         }
         Ok((chain, issued))
     }
 
-    /// When the authority's own certificate ends, and with it everything it could issue.
-    pub(crate) fn not_after(&self) -> SystemTime {
-        self.authority.not_after()
+    /// Why nothing could be issued at `now`.
+    pub(crate) fn ready(&self, now: SystemTime) -> Result<(), &'static str> {
+        self.backend.ready(now)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::time::UNIX_EPOCH;
-
-    use attestation::Pcr;
-    use identity::TrustDomain;
-
-    use super::*;
-
-    fn images(byte: u8) -> ReferenceValues {
-        ReferenceValues::try_new(vec![BTreeMap::from([(0, Pcr::from_bytes([byte; 48]))])]).unwrap()
-    }
-
-    fn measured(byte: u8) -> Pcrs {
-        Pcrs::from([
-            (0, Pcr::from_bytes([byte; 48])),
-            (1, Pcr::from_bytes([9; 48])),
-        ])
-    }
-
-    fn id(path: &str) -> SpiffeId {
-        SpiffeId::new(format!("spiffe://example.org/{path}")).unwrap()
-    }
-
-    fn issuer(map: Vec<(SpiffeId, ReferenceValues)>) -> Issuer {
-        let domain = TrustDomain::new("example.org").unwrap();
-        let hour = Duration::from_secs(3600);
-        let root = Authority::generate_root(&domain, UNIX_EPOCH + hour, hour).unwrap();
-        Issuer::new(root, Duration::from_secs(600), map)
-    }
-
-    #[test]
-    fn the_measurement_alone_says_who_it_is() {
-        let issuer = issuer(vec![
-            (id("a"), images(1)),
-            (id("b"), images(2)),
-            (id("b"), images(3)),
-        ]);
-        assert_eq!(issuer.identity(&measured(1), UNIX_EPOCH).unwrap(), &id("a"));
-        assert_eq!(issuer.identity(&measured(2), UNIX_EPOCH).unwrap(), &id("b"));
-        assert_eq!(issuer.identity(&measured(3), UNIX_EPOCH).unwrap(), &id("b"));
-        assert!(matches!(
-            issuer.identity(&measured(4), UNIX_EPOCH),
-            Err(IssuerError::Unmapped(_))
-        ));
-        assert!(matches!(
-            issuer.identity(&Pcrs::new(), UNIX_EPOCH),
-            Err(IssuerError::Unmapped(_))
-        ));
-    }
-
-    #[test]
-    fn a_measurement_with_two_names_gets_none() {
-        let issuer = issuer(vec![(id("a"), images(1)), (id("b"), images(1))]);
-        assert!(matches!(
-            issuer.identity(&measured(1), UNIX_EPOCH),
-            Err(IssuerError::Ambiguous(..))
-        ));
-    }
-
-    #[test]
-    fn what_is_issued_is_for_this_key_and_this_identity() {
-        let issuer = issuer(vec![(id("a"), images(1))]);
-        let (_, csr) = identity::issue::key_and_csr(&id("other")).unwrap();
-        let spki = identity::issue::csr(&csr).unwrap().spki_der;
-        let now = UNIX_EPOCH + Duration::from_secs(3700);
-        let (_, issued) = issuer.issue(&id("a"), &spki, now).unwrap();
-        assert_eq!((issued.id, issued.spki_der), (id("a"), spki));
-        assert!(issued.not_after <= now + Duration::from_secs(600));
-    }
-}
+mod tests;

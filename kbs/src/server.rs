@@ -47,7 +47,7 @@ impl Server {
         store.check_integrity(&config.database)?;
         let verifier = config.verifier()?;
         let admins = config.admin_keys()?;
-        let issuer = config.authority()?;
+        let issuer = config.issuer(&now).await?;
         let svid = config.svid()?;
         let tokens = config.token_signer()?;
         if store.policy()?.is_none() {
@@ -195,25 +195,21 @@ fn control_router(desk: Arc<Desk>, credentials: Arc<Credentials>) -> Router {
 async fn ready(
     desk: Arc<Desk>,
     credentials: Arc<Credentials>,
-) -> Result<&'static str, (StatusCode, &'static str)> {
+) -> Result<&'static str, (StatusCode, String)> {
     let now = (desk.now)();
-    let unready = |what| (StatusCode::SERVICE_UNAVAILABLE, what);
+    let unready = |what: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{what}\n"));
     if credentials
         .leaf()
         .is_none_or(|leaf| leaf.valid_at(now).is_err())
     {
-        return Err(unready("own certificate is not valid\n"));
+        return Err(unready("own certificate is not valid"));
     }
-    if desk
-        .issuer
-        .as_ref()
-        .is_some_and(|issuer| issuer.not_after() <= now)
-    {
-        return Err(unready("issuer's certificate has ended\n"));
+    if let Some(issuer) = &desk.issuer {
+        issuer.ready(now).map_err(unready)?;
     }
     match tokio::task::spawn_blocking(move || desk.store.ping()).await {
         Ok(Ok(())) => Ok("ready\n"),
-        _ => Err(unready("store does not answer\n")),
+        _ => Err(unready("store does not answer")),
     }
 }
 

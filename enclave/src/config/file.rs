@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use identity::{SpiffeId, TrustBundles, TrustDomain};
+use identity::{BundleDocument, SpiffeId, TrustBundles, TrustDomain};
 use sealed_model::PublisherKey;
 use serde::Deserialize;
 use transport::Endpoint;
 
 use super::brokers::{BrokerSections, TrusteeSection};
+use super::followed::{self, FederatedSection, FollowedBundle};
 use super::kms::{KeySource, KmsSection};
 use super::{Limits, Listen, ModelConfig, Problem, problem};
 
@@ -47,13 +48,6 @@ pub(super) struct TrustSection {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FederatedSection {
-    domain: String,
-    bundle: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct ModelSection {
     name: String,
     source: Endpoint,
@@ -76,15 +70,17 @@ pub(super) struct CheckedTrust {
     pub(super) domain: TrustDomain,
     pub(super) bundles: TrustBundles,
     pub(super) callers: Vec<TrustDomain>,
+    pub(super) followed: Vec<FollowedBundle>,
 }
 
 impl TrustSection {
     pub(super) fn check(self) -> Result<CheckedTrust, Problem> {
         let domain = trust_domain("trust.domain", &self.domain)?;
         let mut known = BTreeSet::from([domain.to_string()]);
-        let mut bundles = TrustBundles::from_pem(&domain, &self.bundle)
+        let mut bundles = TrustBundles::from_text(&domain, &self.bundle)
             .map_err(|error| problem("trust.bundle", error))?;
-        for (index, federated) in self.federated.iter().enumerate() {
+        let mut followed = Vec::new();
+        for (index, federated) in self.federated.into_iter().enumerate() {
             let field = format!("trust.federated[{index}]");
             let other = trust_domain(&format!("{field}.domain"), &federated.domain)?;
             if !known.insert(other.to_string()) {
@@ -93,9 +89,10 @@ impl TrustSection {
                     "names a trust domain that already has a bundle",
                 ));
             }
-            identity::pem::certificates(&federated.bundle)
-                .and_then(|certificates| bundles.insert(other, certificates))
+            BundleDocument::from_text(&federated.bundle)
+                .and_then(|document| bundles.update(&other, &document))
                 .map_err(|error| problem(format!("{field}.bundle"), error))?;
+            followed.extend(federated.followed(&field, other)?);
         }
         if self.callers.is_empty() {
             return Err(problem(
@@ -118,10 +115,12 @@ impl TrustSection {
             }
             callers.push(caller);
         }
+        followed::known(&followed, &known)?;
         Ok(CheckedTrust {
             domain,
             bundles,
             callers,
+            followed,
         })
     }
 }

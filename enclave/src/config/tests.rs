@@ -231,6 +231,84 @@ fn another_trust_domain_needs_a_bundle_of_its_own() {
     );
 }
 
+#[test]
+fn a_federated_bundle_may_be_followed_where_its_publisher_is_known() {
+    let good = good();
+    let with = |more: &str| {
+        let federated = format!(
+            "[[trust.federated]]\ndomain = \"partner.example\"\nbundle = \"\"\"{}\"\"\"\n\
+             [trust.federated.bundle_endpoint]\nendpoint = \"vsock://3:8450\"\n{more}\n[broker]",
+            bundle("partner.example")
+        );
+        good.replacen("[broker]", &federated, 1)
+    };
+    let parsed = |more: &str| Config::parse(with(more).as_bytes()).ok().unwrap();
+    let url = "url = \"https://bundles.partner.example/v1\"\n";
+    let spiffe = "spiffe_id = \"spiffe://partner.example/spire/server\"\n";
+    let web = format!("roots = \"\"\"{}\"\"\"\n", bundle("web.example"));
+    let mut config = parsed(&format!("{url}{spiffe}"));
+    let [followed] = config.trust.followed.as_slice() else {
+        panic!("not one");
+    };
+    assert_eq!(followed.endpoint.trust_domain.as_str(), "partner.example");
+    assert_eq!(
+        followed.endpoint.url.address(),
+        "bundles.partner.example:443"
+    );
+    config.dial_parent(16);
+    let dials = config.trust.followed[0].dial.to_string();
+    assert_eq!(dials, "vsock://16:8450");
+    assert_eq!(parsed(&format!("{url}{web}")).trust.followed.len(), 1);
+
+    let both = format!("{url}{spiffe}{web}");
+    for (more, expected) in [
+        (url, "must have one of spiffe_id"),
+        (&both, "must have one of spiffe_id"),
+        (
+            &format!("url = \"http://partner.example\"\n{spiffe}"),
+            "https url",
+        ),
+        (
+            &format!("url = \"https://a@partner.example\"\n{spiffe}"),
+            "https url",
+        ),
+        (&format!("url = \"/bundle\"\n{spiffe}"), "https url"),
+        (
+            &format!("{url}spiffe_id = \"spiffe://partner.example\""),
+            "names a trust domain",
+        ),
+        (
+            &format!("{url}spiffe_id = \"spiffe://unknown.example/a\""),
+            "without a bundle",
+        ),
+        (&format!("{url}roots = \"none\""), "roots"),
+        (&format!("{url}{spiffe}insecure = true"), "unknown field"),
+    ] {
+        let error = refused(&with(more));
+        assert!(error.contains(expected), "{more}: {error}");
+    }
+}
+
+#[test]
+fn a_bundle_may_be_a_jwk_set() {
+    use base64::Engine as _;
+    let pem = bundle("partner.example");
+    let der = identity::pem::certificates(&pem).unwrap().remove(0);
+    let x5c = base64::engine::general_purpose::STANDARD.encode(der);
+    let jwks = format!(
+        "{{\"keys\": [{{\"use\": \"x509-svid\", \"kty\": \"EC\", \"x5c\": [\"{x5c}\"]}}], \"spiffe_sequence\": 4}}"
+    );
+    let federated = |jwks: &str| {
+        let section = "[[trust.federated]]\ndomain = \"partner.example\"\nbundle = \'\'\'";
+        good().replacen("[broker]", &format!("{section}{jwks}\'\'\'\n[broker]"), 1)
+    };
+    let config = Config::parse(federated(&jwks).as_bytes()).ok().unwrap();
+    let domain = TrustDomain::new("partner.example").unwrap();
+    assert_eq!(config.trust.bundles.sequence(&domain), Some(4));
+    let error = refused(&federated("{\"keys\": 1}"));
+    assert!(error.starts_with("trust.federated[0].bundle"), "{error}");
+}
+
 const BROKER: &str = "[broker]\nendpoint = \"unix:///run/demo/kbs.sock\"\nspiffe_id = \"spiffe://cloister.dev/kbs\"\n";
 
 #[test]

@@ -57,11 +57,8 @@ async fn served(domain: &Domain, own: Arc<Credentials>) -> Endpoint {
             hex::encode(connection.exporter)
         )
     }
-    let trust = Trust {
-        bundles: domain.bundles(),
-        callers: vec![domain.name.clone()],
-    };
-    let config = server_config(&own, &trust).unwrap();
+    let bundles = domain.bundles().into_handle();
+    let config = server_config(&own, bundles, vec![domain.name.clone()]).unwrap();
     let sessions = Sessions {
         acceptor: TlsAcceptor::from(config),
         credentials: own,

@@ -61,6 +61,7 @@ impl Unverified {
             exporter: facts.exporter,
             server,
             own_leaf_sha256: own.sha256,
+            own_not_after: own.not_after,
         };
 
         let (stream, certificate_alert) = Watched::new(stream);

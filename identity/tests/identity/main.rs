@@ -6,6 +6,8 @@
 )]
 
 mod chain;
+mod document;
+mod federation;
 mod handshake;
 mod issuing;
 mod leaf_rules;

@@ -112,7 +112,10 @@ pub(super) async fn issue(State(desk): State<Arc<Desk>>, body: Body) -> Response
             return Err(deny(&format!("the request asks for {}", csr.id)));
         }
         // 5. Certified, and looked at once more.
-        let (chain, leaf) = issuer.issue(id, &csr.spki_der, case.now).map_err(|error| {
+        let (chain, leaf) = issuer.issue(id, &csr, &der, case.now).map_err(|error| {
+            if error.is_denial() {
+                return deny(&error);
+            }
             tracing::error!(%error, "issuer");
             Refusal::new(Kind::Unavailable, error)
         })?;

@@ -259,3 +259,78 @@ mod token {
         assert!(load(&format!("{GOOD}\n[token]\nkeys = []\n")).is_err());
     }
 }
+
+fn signer(more: &str) -> String {
+    let image = format!("{{\"0\" = \"{}\"}}", "ab".repeat(48));
+    format!(
+        "{GOOD}[issuer]\nttl_s = 3600\n\
+         map = [{{spiffe_id = \"spiffe://example.org/e\", images = [{image}]}}]\n{more}"
+    )
+}
+
+const SPIRE: &str =
+    "[issuer.spire]\nserver = \"tcp://spire.example.org:8081\"\nbundle = \"root.pem\"\n";
+const SOCKET: &str = "entries_socket = \"unix:///run/spire/api.sock\"\n";
+const POP: &str = "[issuer.spire.x509pop]\nchain = \"machine.pem\"\nkey = \"machine.key\"\n";
+const TOKEN: &str = "[issuer.spire.join_token]\nfile = \"token\"\nstate = \"agent.pem\"\n";
+const MINT: &str = "[issuer.spire_mint]\nsocket = \"unix:///run/spire/api.sock\"\n";
+
+#[test]
+fn one_signer_and_no_more() {
+    let agent = format!("{SPIRE}{SOCKET}{POP}");
+    let config = load(&signer(&agent)).unwrap();
+    let spire = config.issuer.as_ref().unwrap().spire.as_ref().unwrap();
+    let dir = config.file.parent().unwrap();
+    assert_eq!(spire.bundle, dir.join("root.pem"));
+    assert_eq!(spire.x509pop.as_ref().unwrap().key, dir.join("machine.key"));
+    load(&signer(&format!("{SPIRE}{SOCKET}{TOKEN}"))).unwrap();
+    load(&signer(&format!(
+        "{SPIRE}entries_file = \"e.json\"\n{TOKEN}"
+    )))
+    .unwrap();
+    load(&signer(MINT)).unwrap();
+    let builtin = "chain = \"ca.pem\"\nkey = \"ca.key\"\n";
+    let both = signer(&agent).replace("ttl_s = 3600\n", &format!("ttl_s = 3600\n{builtin}"));
+    for text in [
+        signer(""),
+        signer(&format!("{agent}{MINT}")),
+        both,
+        signer("").replace("ttl_s = 3600\n", "ttl_s = 3600\nchain = \"ca.pem\"\n"),
+    ] {
+        assert!(refused(&text).contains("one signer"), "{}", refused(&text));
+    }
+}
+
+#[test]
+fn spire_needs_one_proof_and_one_view_of_the_entries() {
+    for (more, expected) in [
+        (format!("{SPIRE}{SOCKET}"), "one proof of the machine"),
+        (
+            format!("{SPIRE}{SOCKET}{POP}{TOKEN}"),
+            "one proof of the machine",
+        ),
+        (
+            format!("{SPIRE}{POP}"),
+            "one of entries_socket and entries_file",
+        ),
+        (
+            format!("{SPIRE}{SOCKET}entries_file = \"e\"\n{POP}"),
+            "one of entries_socket and entries_file",
+        ),
+        (
+            format!("{SPIRE}entries_socket = \"tcp://127.0.0.1:1\"\n{POP}"),
+            "entries_socket: has to be unix:///PATH",
+        ),
+        (
+            MINT.replace("unix:///run/spire/api.sock", "tcp://127.0.0.1:1"),
+            "has to be unix:///PATH",
+        ),
+        (
+            format!("{SPIRE}{SOCKET}insecure_bootstrap = true\n{POP}"),
+            "unknown field",
+        ),
+    ] {
+        let error = refused(&signer(&more));
+        assert!(error.contains(expected), "{more}: {error}");
+    }
+}

@@ -49,9 +49,17 @@ fn keys_error(error: impl std::fmt::Display) -> Error {
 }
 
 impl RunKeys {
-    pub(super) fn generate(now: SystemTime) -> Result<Self, Error> {
+    /// `root`: the trust domain's, where there is one already.
+    pub(super) fn generate(
+        now: SystemTime,
+        root: Option<(String, Zeroizing<String>)>,
+    ) -> Result<Self, Error> {
         let domain = TrustDomain::new(TRUST_DOMAIN).map_err(keys_error)?;
-        let root = Authority::generate_root(&domain, now, CA_TTL).map_err(keys_error)?;
+        let root = match root {
+            Some((certificate, key)) => Authority::from_pem(&certificate, &key),
+            None => Authority::generate_root(&domain, now, CA_TTL),
+        };
+        let root = root.map_err(keys_error)?;
         let issuer = root.intermediate(now, CA_TTL).map_err(keys_error)?;
         let id = SpiffeId::new(BROKER_ID).map_err(keys_error)?;
         let (chain, key) =

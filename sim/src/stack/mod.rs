@@ -57,6 +57,8 @@ const READY: Duration = Duration::from_secs(300);
 
 /// The wall clock, as `main` provides it.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+/// See [`Options::amend`].
+pub type Amend = Box<dyn FnOnce(&mut serde_json::Value) + Send>;
 /// See [`Options::before_start`].
 pub type Hook = Box<dyn FnOnce(&Layout) + Send>;
 
@@ -86,6 +88,10 @@ pub struct Options {
     pub policy: Option<String>,
     /// Whether the enclave's configuration lets newer packages replace its models.
     pub reload: bool,
+    /// The trust domain's root, certificate and key in PEM, where another authority stands below the same one.
+    pub root: Option<(String, Zeroizing<String>)>,
+    /// Called with the enclave's settings before they are written and measured.
+    pub amend: Option<Amend>,
     /// Called with the layout when every file is written, before any program starts.
     pub before_start: Option<Hook>,
     /// Called between the programs' starts, for a progress display.
@@ -106,6 +112,8 @@ impl Options {
             kms: false,
             policy: None,
             reload: false,
+            root: None,
+            amend: None,
             before_start: None,
             progress: Arc::new(|_| {}),
             now,
@@ -187,7 +195,7 @@ impl Stack {
         let layout = Layout::create(port, options.tee.clone())?;
 
         say("making keys for this run");
-        let keys = RunKeys::generate(now)?;
+        let keys = RunKeys::generate(now, options.root.take())?;
         let pki = SimPki::generate(now);
         let root_pem = pki.root_pem();
 
@@ -202,7 +210,7 @@ impl Stack {
         let run_kms = options.kms.then(|| RunKms::generate(now)).transpose()?;
         let written = settings::write(
             &layout,
-            &options,
+            &mut options,
             &keys,
             &sealed,
             run_kms.as_ref(),

@@ -25,7 +25,7 @@ const POLICY: &str = r#"permit (
 
 pub(super) fn write(
     layout: &Layout,
-    options: &Options,
+    options: &mut Options,
     keys: &RunKeys,
     sealed: &[Sealed],
     kms: Option<&RunKms>,
@@ -50,6 +50,9 @@ pub(super) fn write(
         && let Some(settings) = enclave.as_object_mut()
     {
         settings.insert("reload".to_owned(), Value::Bool(true));
+    }
+    if let Some(amend) = options.amend.take() {
+        amend(&mut enclave);
     }
     let enclave_path = layout.write("enclave.toml", toml_text(&enclave)?.as_bytes())?;
     let measured =
