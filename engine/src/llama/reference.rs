@@ -153,9 +153,9 @@ pub(crate) fn python() -> Option<PathBuf> {
     }
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),
-        "transformers is missing: run scripts/dev-tools"
+        "transformers is missing: run scripts/dev-tools --all"
     );
-    println!("skipped: transformers is missing (scripts/dev-tools brings it)");
+    println!("skipped: transformers is missing (scripts/dev-tools --all brings it)");
     None
 }
 
