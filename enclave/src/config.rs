@@ -22,7 +22,7 @@ mod limits;
 mod tests;
 
 use brokers::TrusteeSection;
-use file::{File, models, workload};
+use file::{File, clock_sources, models, workload};
 use kms::KmsSection;
 pub use kms::{KeySource, KmsAddress};
 pub use limits::Limits;
@@ -61,6 +61,8 @@ pub struct Config {
     pub reload: bool,
     pub authorization: Authorization,
     pub limits: Limits,
+    /// Clock sources of the kernel that are accepted in place of the hypervisor's: an emulated machine has no such one.
+    pub clock_sources: Vec<String>,
 }
 
 /// Where the enclave listens, once everything else is in place.
@@ -177,6 +179,7 @@ impl Config {
             reload: file.reload,
             authorization,
             limits: file.limits,
+            clock_sources: clock_sources(file.clock_sources)?,
         })
     }
 }
