@@ -23,7 +23,7 @@ mod limits;
 mod tests;
 
 use brokers::TrusteeSection;
-use file::{File, models, workload};
+use file::{File, clock_sources, models, workload};
 pub use followed::FollowedBundle;
 use kms::KmsSection;
 pub use kms::{KeySource, KmsAddress};
@@ -63,6 +63,8 @@ pub struct Config {
     pub reload: bool,
     pub authorization: Authorization,
     pub limits: Limits,
+    /// Clock sources of the kernel that are accepted in place of the hypervisor's: an emulated machine has no such one.
+    pub clock_sources: Vec<String>,
 }
 
 /// Where the enclave listens, once everything else is in place.
@@ -184,6 +186,7 @@ impl Config {
             reload: file.reload,
             authorization,
             limits: file.limits,
+            clock_sources: clock_sources(file.clock_sources)?,
         })
     }
 }

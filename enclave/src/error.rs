@@ -14,6 +14,16 @@ pub enum Error {
     Platform(#[source] AttestError),
     #[error("the clock is {} s away from the platform's: is the clock source the hypervisor's?", apart.as_secs())]
     Clock { apart: Duration },
+    #[error(
+        "the clock source is {actual}, expected {accepted}: use a kernel with the hypervisor's clock, or name it in clock_sources"
+    )]
+    ClockSource { actual: String, accepted: String },
+    #[error("the clock source is unknown: {path}: {source}")]
+    ClockSourceUnknown {
+        path: &'static str,
+        #[source]
+        source: io::Error,
+    },
     #[error("the broker issued no identity: {}", chain(.0))]
     Identity(#[source] kbs_client::Error),
     #[error("the broker released no key for model {model}: {}", chain(.source))]
@@ -70,9 +80,12 @@ impl Error {
         const REFUSED: u8 = 77;
 
         match self {
-            Self::Platform(_) | Self::Clock { .. } | Self::Listen { .. } | Self::Serve(_) => {
-                UNAVAILABLE
-            }
+            Self::Platform(_)
+            | Self::Clock { .. }
+            | Self::ClockSource { .. }
+            | Self::ClockSourceUnknown { .. }
+            | Self::Listen { .. }
+            | Self::Serve(_) => UNAVAILABLE,
             Self::Identity(source) | Self::Key { source, .. } => match source {
                 kbs_client::Error::Refused { .. } => REFUSED,
                 kbs_client::Error::Unavailable { .. } | kbs_client::Error::Attester(_) => {

@@ -1,7 +1,7 @@
 //! The only place where plaintext exists: TLS ends here, the policy decides here, the model computes here.
 //!
 //! # Layout
-//! - `config`: the one measured file. `boot`: the numbered steps from nothing to listening.
+//! - `config`: the one measured file. `boot`: the numbered steps from nothing to listening. `clock`: what time is counted by.
 //! - `host_files`: sealed model files from the hostile host. `models`: what was opened from them.
 //! - `keys`: their data keys, from the broker or from AWS KMS.
 //! - `tls`: sessions and what is known about them. `authz`: the policy, and the permits that the models require.
@@ -17,6 +17,7 @@ use attestation::Attester;
 mod api;
 pub mod authz;
 mod boot;
+mod clock;
 pub mod config;
 mod control;
 mod error;
@@ -34,6 +35,7 @@ mod renewal;
 mod serve;
 mod tls;
 
+pub use clock::check_clock_source;
 pub use config::{Config, ConfigError};
 pub use error::Error;
 pub use host_files::HostFiles;

@@ -46,6 +46,7 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     }
     config.dial_parent(arguments.parent_cid);
     let attester = NsmAttester::open().map_err(enclave::Error::Platform)?;
+    enclave::check_clock_source(&config.clock_sources)?;
     #[expect(clippy::disallowed_methods, reason = "main is where time enters")]
     let now = Arc::new(SystemTime::now);
     let platform = Platform {

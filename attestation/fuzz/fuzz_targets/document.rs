@@ -18,4 +18,11 @@ fuzz_target!(|bytes: &[u8]| {
             .authenticate(&evidence, now)
             .is_err()
     );
+    // People look at documents that are refused.
+    if let Ok(view) = evidence.inspect() {
+        assert_eq!(evidence.claimed_time(), Ok(view.timestamp));
+        assert!((2..=9).contains(&view.certificates.len()));
+        assert!(!view.pcrs.is_empty() && view.pcrs.keys().all(|index| *index < 32));
+        drop(attestation::rfc3339(view.timestamp));
+    }
 });

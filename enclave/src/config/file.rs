@@ -33,6 +33,25 @@ pub(super) struct File {
     pub(super) authorization: AuthorizationSection,
     #[serde(default)]
     pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) clock_sources: Vec<String>,
+}
+
+/// Names as Linux writes them, a few words at most.
+pub(super) fn clock_sources(names: Vec<String>) -> Result<Vec<String>, Problem> {
+    let plain = |name: &String| {
+        (1..=32).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    match names.len() <= 8 && names.iter().all(plain) {
+        true => Ok(names),
+        false => Err(problem(
+            "clock_sources",
+            "names what is no clock source of Linux; write names as current_clocksource shows them",
+        )),
+    }
 }
 
 #[derive(Deserialize)]

@@ -71,6 +71,7 @@ fn a_complete_file_is_accepted_and_named_by_its_digest() {
     assert_eq!(config.models[0].name, "demo");
     assert_eq!(config.trust.callers.len(), 1);
     assert_eq!(config.limits.max_body_bytes, 1024 * 1024);
+    assert!(config.clock_sources.is_empty());
     let other = format!("{text}\n");
     assert_ne!(
         Config::parse(other.as_bytes()).ok().unwrap().digest,
@@ -163,6 +164,22 @@ fn each_mistake_is_named_by_its_field() {
             "authorization.policy: is empty",
         ),
         ("[listen]", "unknown = 1\n[listen]", "line "),
+        (
+            "[listen]",
+            "clock_sources = [\"\"]\n[listen]",
+            "clock_sources: names what is no clock source",
+        ),
+        (
+            "[listen]",
+            "clock_sources = [\"tsc\\n\"]\n[listen]",
+            "clock_sources: names what is no clock source",
+        ),
+        (
+            "[listen]",
+            "clock_sources = [\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\"]\n[listen]",
+            "clock_sources: names what is no clock source",
+        ),
+        ("[listen]", "clock_sources = \"tsc\"\n[listen]", "line "),
         ("min_epoch = 1", "min_epoch = 1\nkey = \"x\"", "line "),
         (
             "[authorization]",

@@ -2,6 +2,7 @@
 
 mod chains;
 mod module;
+mod peers;
 mod revocation;
 mod steps;
 

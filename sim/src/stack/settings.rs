@@ -51,6 +51,11 @@ pub(super) fn write(
     {
         settings.insert("reload".to_owned(), Value::Bool(true));
     }
+    if let (Tee::Machine(_), Some(settings)) = (&options.tee, enclave.as_object_mut()) {
+        // Without KVM the emulated machine has no hypervisor's clock.
+        let sources = json!(["kvm-clock", "tsc", "tsc-early", "refined-jiffies"]);
+        settings.insert("clock_sources".to_owned(), sources);
+    }
     if let Some(amend) = options.amend.take() {
         amend(&mut enclave);
     }

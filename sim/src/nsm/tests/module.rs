@@ -27,6 +27,63 @@ fn a_register_is_extended_once_and_then_part_of_every_document() {
 }
 
 #[test]
+fn a_policy_can_require_what_the_enclave_says_it_serves() {
+    use attestation::{RUNTIME_PCR, runtime_measurement};
+
+    let config = Sha256Digest::of(b"config");
+    let manifests = || [Sha256Digest::of(b"chat"), Sha256Digest::of(b"embed")];
+    let served = runtime_measurement(config, manifests());
+    let register = |measured: &[u8]| (RUNTIME_PCR, Pcr::ZERO.extend(measured));
+    let mut world = World::new();
+    let image = world.accepted.images()[0].registers.clone();
+    let requiring = |(index, value): (u8, Pcr)| {
+        let mut image = image.clone();
+        image.insert(index, value);
+        ReferenceValues::try_new(vec![image]).unwrap()
+    };
+
+    // Before it is extended, no document has it: a key may not be asked for by a policy that requires it.
+    world.accepted = requiring(register(served.as_bytes()));
+    assert_eq!(
+        world.verify(&world.attest()),
+        Err(Error::Measurement {
+            index: RUNTIME_PCR,
+            expected: register(served.as_bytes()).1,
+            actual: None,
+        })
+    );
+    let locked = world
+        .nsm
+        .extend_and_lock(RUNTIME_PCR, served.as_bytes())
+        .unwrap();
+    assert_eq!(locked, register(served.as_bytes()).1);
+    assert!(world.verify(&world.attest()).is_ok());
+
+    // Another configuration, another model, fewer of them, another order.
+    let [chat, embed] = manifests();
+    for other in [
+        runtime_measurement(Sha256Digest::of(b"other"), manifests()),
+        runtime_measurement(config, [chat, chat]),
+        runtime_measurement(config, [chat]),
+        runtime_measurement(config, [embed, chat]),
+    ] {
+        world.accepted = requiring(register(other.as_bytes()));
+        assert!(matches!(
+            world.verify(&world.attest()),
+            Err(Error::Measurement {
+                index: RUNTIME_PCR,
+                ..
+            })
+        ));
+    }
+    // Locked: what is loaded later cannot say that it was there at boot.
+    assert!(matches!(
+        world.nsm.extend_and_lock(RUNTIME_PCR, served.as_bytes()),
+        Err(AttestError::Locked { index: RUNTIME_PCR })
+    ));
+}
+
+#[test]
 fn a_request_larger_than_the_module_takes_is_refused() {
     let world = World::new();
     let long = [0; 513];
