@@ -104,8 +104,14 @@ impl FromStr for BundleUrl {
             .parse()
             .map_err(|_detail| Error::Endpoint("is no url".to_owned()))?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        if uri.scheme() != Some(&Scheme::HTTPS) || authority.is_empty() || authority.contains('@') {
-            let problem = "has to be an https url with a host and without a user";
+        let host = uri.host().unwrap_or_default();
+        // The parser keeps a port that is none, and takes it for absent.
+        let plain = match uri.port_u16() {
+            Some(port) => authority == format!("{host}:{port}"),
+            None => authority == host,
+        };
+        if uri.scheme() != Some(&Scheme::HTTPS) || host.is_empty() || !plain {
+            let problem = "has to be an https url with a host, and without a user";
             return Err(Error::Endpoint(problem.to_owned()));
         }
         Ok(Self(uri))
@@ -261,15 +267,13 @@ async fn get(
         let body = body.map_err(|error| Error::Endpoint(error.to_string()))?;
         Ok(Answer::Document(body.to_bytes()))
     };
-    // The connection is driven here and ends with this request.
-    let mut connection = std::pin::pin!(connection);
+    // The connection is driven here and ends with this request. How it ended matters to nobody: an answer that came whole before it
+    // broke is an answer, and one that did not is the exchange's own error.
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
+        biased;
         answer = &mut exchange => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(failed(error)),
-        },
+        _ended = connection => exchange.await,
     }
 }
 
