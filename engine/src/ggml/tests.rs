@@ -12,12 +12,11 @@ use serde_json::{Value, json};
 use super::GgufModel;
 use crate::{
     DirFiles, LoadError, ModelFiles,
-    decoder::{Decoder as _, Row},
     fields::Fields,
     fixtures::{
-        END, MemoryFiles, Metadata, TEMPLATE, VOCABULARY, answer, ask, byte_tokenizer, gguf_bytes,
-        gguf_settings, llama_config, llama_files, llama_gguf, llama_weights, llama_weights_of,
-        options, vocabulary_files,
+        END, Memory, MemoryFiles, Metadata, TEMPLATE, VOCABULARY, answer, ask, byte_tokenizer,
+        gguf_bytes, gguf_settings, llama_config, llama_files, llama_gguf, llama_weights,
+        llama_weights_of, options, vocabulary_files,
     },
     llama::{Config, Llama},
     vocabulary::Vocabulary,
@@ -54,18 +53,12 @@ fn load(files: Arc<dyn ModelFiles>) -> Result<Llama, LoadError> {
 
 /// Logits after the tokens, and after one more.
 fn logits(model: &Llama) -> Vec<Vec<f32>> {
-    let mut cache = model.cache(TOKENS.len() + 1).unwrap();
-    let mut run = |tokens: &[u32]| {
-        let cache = &mut cache;
-        let wants_logits = true;
-        let rows = &mut [Row {
-            tokens,
-            cache,
-            wants_logits,
-        }];
-        model.forward(rows).unwrap().remove(0).unwrap()
-    };
-    vec![run(&TOKENS), run(&[3])]
+    let mut memory = Memory::new(model, TOKENS.len() + 1);
+    let mut seat = memory.seat(TOKENS.len() + 1);
+    vec![
+        memory.step(model, &mut seat, &TOKENS),
+        memory.step(model, &mut seat, &[3]),
+    ]
 }
 
 fn difference(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> f32 {
@@ -504,7 +497,9 @@ fn what_it_takes_is_known_before_it_is_read() {
     let matrices = 3 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 256 * 512) + VOCABULARY as u64 * 256;
     let table = VOCABULARY as u64 * 144;
     let norms = 7 * 256 * 4;
-    assert_eq!(needed, matrices / 256 * 336 + table + norms);
+    // And keys and values: three layers, both, of 128 numbers for each of 16 times 512 positions.
+    let kv = 3 * 2 * 128 * 4 * 16 * 512;
+    assert_eq!(needed, matrices / 256 * 336 + table + norms + kv);
 }
 
 /// llama.cpp's own Python package writes the file: its layout, its quantization, its idea of what the blocks stand for.

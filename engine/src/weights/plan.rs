@@ -10,9 +10,9 @@ const HEAD: &str = "lm_head.weight";
 
 impl Weights {
     /// # Errors
-    /// Where the tensors would take more than `available` bytes.
-    pub(crate) fn fit(&self, available: u64) -> Result<(), LoadError> {
-        let needed = self.resident_bytes();
+    /// Where the tensors, and `beside` them what else the model takes, would take more than `available` bytes.
+    pub(crate) fn fit(&self, beside: u64, available: u64) -> Result<(), LoadError> {
+        let needed = self.resident_bytes().saturating_add(beside);
         if needed > available {
             return Err(LoadError::Memory { needed, available });
         }
