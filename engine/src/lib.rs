@@ -42,7 +42,7 @@ mod worker;
 pub use engine::{Engine, ModelKind};
 pub use error::{EngineError, LoadError};
 pub use files::{DirFiles, ModelFiles};
-pub use options::{Clock, EngineOptions};
+pub use options::{Clock, EngineOptions, Quantize};
 pub use request::{ChatEvent, ChatRequest, Embeddings, FinishReason, Message, Role, Usage};
 pub use shared::{Health, Stats};
 pub use text::Text;

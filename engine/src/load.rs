@@ -84,6 +84,9 @@ fn load_llama(
         Some(model) => Weights::of(files, model.entries(config.head_dim)?),
         None => Weights::open(files)?,
     };
+    if let Some(to) = options.quantize {
+        weights.quantize(to);
+    }
     let kv_bytes = config
         .kv_shape()
         .block_bytes()
@@ -144,6 +147,12 @@ fn load_bert(
     options: EngineOptions,
     pool: ThreadPool,
 ) -> Result<Engine, LoadError> {
+    if options.quantize.is_some() {
+        return Err(LoadError::Option {
+            field: "quantize",
+            problem: "is for chat models; leave it out for this one",
+        });
+    }
     let weights = Weights::open(Arc::clone(&files))?;
     weights.fit(0, options.max_weight_bytes)?;
     let encoder = pool.install(|| Bert::load(files.as_ref(), fields, &weights))?;

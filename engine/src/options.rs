@@ -5,6 +5,27 @@ use crate::LoadError;
 /// Where a chat template learns the date.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
+/// A block format of ggml.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// Eight bits and a scale for each 32.
+    Q8_0,
+    /// Four bits, with two levels of scales for each 256; the vocabulary's matrix in six bits, since it decides between tokens. Rows of
+    /// another length take [`Quantize::Q8_0`].
+    Q4K,
+}
+
+impl Quantize {
+    /// By the name that configurations give it.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "q8_0" => Some(Self::Q8_0),
+            "q4_k" => Some(Self::Q4K),
+            _ => None,
+        }
+    }
+}
+
 /// Capacity and limits. The defaults suit one model on one machine.
 #[derive(Clone)]
 pub struct EngineOptions {
@@ -34,6 +55,8 @@ pub struct EngineOptions {
     pub kv_cache_bytes: u64,
     /// Tokens, padding included, that one forward pass of an embedding model takes.
     pub batch_tokens: usize,
+    /// What the matrices of a chat model become while they are read, unless they are quantized already.
+    pub quantize: Option<Quantize>,
     /// Memory that the tensors and the keys and values may take. A model that needs more is refused before any of it is taken.
     pub max_weight_bytes: u64,
     /// Lets chat templates call `strftime_now`. Without it the function does not exist, and templates use their fallback.
@@ -54,6 +77,7 @@ impl Default for EngineOptions {
             prefill_chunk: 128,
             kv_cache_bytes: 1 << 30,
             batch_tokens: 2048,
+            quantize: None,
             max_weight_bytes: u64::MAX,
             clock: None,
         }

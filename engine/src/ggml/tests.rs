@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::GgufModel;
 use crate::{
-    DirFiles, LoadError, ModelFiles,
+    DirFiles, EngineOptions, LoadError, ModelFiles, Quantize,
     fields::Fields,
     fixtures::{
-        END, Memory, MemoryFiles, Metadata, TEMPLATE, VOCABULARY, answer, ask, byte_tokenizer,
-        gguf_bytes, gguf_settings, llama_config, llama_files, llama_gguf, llama_weights,
-        llama_weights_of, options, vocabulary_files,
+        END, Memory, MemoryFiles, Metadata, TEMPLATE, VOCABULARY, answer, ask, bert_files,
+        byte_tokenizer, gguf_bytes, gguf_settings, llama_config, llama_files, llama_gguf,
+        llama_weights, llama_weights_of, options, vocabulary_files,
     },
     llama::{Config, Llama},
     vocabulary::Vocabulary,
@@ -130,6 +130,50 @@ fn quantized_weights_give_nearly_the_logits_of_what_they_stand_for() {
         let off = relative(&found, &expected);
         assert!(off < 0.05, "{format:?}: {off}");
     }
+}
+
+#[test]
+fn weights_that_are_quantized_while_they_are_read_are_those_of_the_file_that_has_them_so() {
+    let (config, weights) = wide();
+    let files: Arc<dyn ModelFiles> = Arc::new(
+        llama_files()
+            .with("config.json", config.to_string())
+            .with("model.safetensors", weights.safetensors(Dtype::F32)),
+    );
+    let read = |to: Option<Quantize>| {
+        let config = Config::read(&Fields::read(files.as_ref(), "config.json").unwrap()).unwrap();
+        let weights = Weights::open(Arc::clone(&files)).unwrap();
+        if let Some(to) = to {
+            weights.quantize(to);
+        }
+        let planned = weights.resident_bytes();
+        (logits(&Llama::load(&weights, config).unwrap()), planned)
+    };
+    let stored = with_gguf(llama_gguf(&config, &weights, GgmlDType::Q8_0));
+    let expected = logits(&load(Arc::new(stored)).unwrap());
+    let (found, planned) = read(Some(Quantize::Q8_0));
+    assert_eq!(difference(&found, &expected), 0.0);
+    let (dense, whole) = read(None);
+    assert!(planned < whole, "{planned} of {whole}");
+    let (found, _) = read(Some(Quantize::Q4K));
+    let off = relative(&found, &dense);
+    assert!(off > 0.0 && off < 0.25, "{off}");
+}
+
+#[test]
+fn names_of_formats_and_what_they_are_for_are_checked() {
+    assert_eq!(Quantize::named("q4_k"), Some(Quantize::Q4K));
+    assert_eq!(Quantize::named("Q4_K_M"), None);
+    let options = EngineOptions {
+        quantize: Some(Quantize::Q8_0),
+        ..options()
+    };
+    assert!(llama_files().load(options.clone()).is_ok());
+    let error = bert_files().load(options).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "engine option quantize: is for chat models; leave it out for this one"
+    );
 }
 
 #[test]
