@@ -255,26 +255,32 @@ pub(crate) fn llama_gguf(config: &Value, weights: &Random, format: GgmlDType) ->
         config["hidden_size"].as_u64().unwrap() / config["num_attention_heads"].as_u64().unwrap();
     gguf_bytes(
         &gguf_settings(config),
-        &weights.gguf_tensors_in(head_dim as usize, format),
+        &weights.gguf_tensors_in(head_dim as usize, format, format),
     )
 }
 
 impl Random {
     pub(crate) fn gguf_tensors(&self, head_dim: usize) -> Vec<(String, QTensor)> {
-        self.gguf_tensors_in(head_dim, GgmlDType::F32)
+        self.gguf_tensors_in(head_dim, GgmlDType::F32, GgmlDType::F32)
     }
 
-    fn gguf_tensors_in(&self, head_dim: usize, format: GgmlDType) -> Vec<(String, QTensor)> {
+    /// Matrices in `format`, those of the vocabulary in `vocabulary`.
+    pub(crate) fn gguf_tensors_in(
+        &self,
+        head_dim: usize,
+        format: GgmlDType,
+        vocabulary: GgmlDType,
+    ) -> Vec<(String, QTensor)> {
         let tensors = self.tensors.iter().map(|(name, shape, values)| {
             let mut values = values.clone();
             if name.contains("q_proj") || name.contains("k_proj") {
                 values = interleaved(&values, shape.get(1).copied().unwrap_or(1), head_dim);
             }
             let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).unwrap();
-            let format = if shape.len() == 2 {
-                format
-            } else {
-                GgmlDType::F32
+            let format = match shape.as_slice() {
+                [VOCABULARY, _] => vocabulary,
+                [_, _] => format,
+                _ => GgmlDType::F32,
             };
             (gguf_name(name), QTensor::quantize(&tensor, format).unwrap())
         });
