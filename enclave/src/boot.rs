@@ -19,7 +19,7 @@ use attestation::{
     AttestationRequest, Attester, BootId, ModelIdentity, RUNTIME_PCR, Sha256Digest,
     runtime_measurement,
 };
-use engine::{Engine, EngineOptions};
+use engine::{Engine, EngineOptions, Quantize};
 use identity::{Clock as IdentityClock, Credentials};
 use kbs_client::{Broker, KeyBroker};
 use sealed_model::Package;
@@ -161,6 +161,7 @@ pub(crate) struct Checked {
     package: Package<HostFiles>,
     identity: ModelIdentity,
     check_segments: bool,
+    quantize: Option<Quantize>,
     key: KeySource,
     /// The same package, for what lies beside the sealed files.
     key_files: HostFiles,
@@ -221,6 +222,7 @@ pub(crate) async fn manifest(
         package,
         identity,
         check_segments: model.check_segments,
+        quantize: model.quantize,
         key: model.key.clone(),
         key_files,
     })
@@ -238,6 +240,7 @@ pub(crate) async fn load(
         package,
         identity,
         check_segments,
+        quantize,
         key,
         key_files,
     } = checked;
@@ -251,7 +254,10 @@ pub(crate) async fn load(
 
     // 7. Weights.
     let begun = Instant::now();
-    let options = engine_options(limits, now);
+    let options = EngineOptions {
+        quantize,
+        ..engine_options(limits, now)
+    };
     let at = name.clone();
     let engine = spawn_blocking(move || {
         let sealed = |source| Error::Package {

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use attestation::Sha256Digest;
+use engine::Quantize;
 use identity::{SpiffeId, TrustBundles, TrustDomain};
 use kbs_client::Server;
 use sealed_model::PublisherKey;
@@ -99,6 +100,8 @@ pub struct ModelConfig {
     pub min_epoch: u64,
     /// Whether each segment must be the publisher's, not only some holder of the data key's.
     pub check_segments: bool,
+    /// What a chat model's matrices become while they are read.
+    pub quantize: Option<Quantize>,
     /// Who releases its key.
     pub key: KeySource,
 }

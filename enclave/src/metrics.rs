@@ -101,10 +101,16 @@ impl Metrics {
             ("cloister_engine_completed_total", stats.completed),
             ("cloister_engine_cancelled_total", stats.cancelled),
             ("cloister_engine_failed_total", stats.failed),
+            (
+                "cloister_cached_prompt_tokens_total",
+                stats.cached_prompt_tokens,
+            ),
+            ("cloister_engine_preempted_total", stats.preempted),
         ];
         let gauges = [
             ("cloister_engine_queue_depth", stats.queue_depth),
             ("cloister_engine_running", stats.running),
+            ("cloister_engine_kv_blocks_used", stats.kv_blocks_used),
         ];
         self.record(|| {
             for (name, value) in counters {

@@ -4,6 +4,7 @@
 //! those answer on it. Replacing the generation asks such connections to end; the old one is freed with the last of them.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use attestation::ModelIdentity;
 use engine::{ChatEvent, ChatRequest, Embeddings, Engine, EngineError, ModelKind, Stats, Text};
@@ -133,6 +134,11 @@ impl EngineFacts<'_> {
 
     pub(crate) fn stats(&self) -> Stats {
         self.0.stats()
+    }
+
+    /// When a caller should come back who was turned away.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.0.retry_after()
     }
 }
 

@@ -82,6 +82,17 @@ fn decode(criterion: &mut Criterion) {
     let made = tokens(64);
     group.throughput(Throughput::Elements(made.into()));
     group.bench_function("answer", |bencher| bencher.iter(|| tokens(64)));
+    // Sixteen callers at once: the same steps, sixteen rows each.
+    group.throughput(Throughput::Elements(16 * u64::from(made)));
+    group.bench_function("sixteen_answers", |bencher| {
+        bencher.iter(|| {
+            std::thread::scope(|scope| {
+                for _ in 0..16 {
+                    scope.spawn(|| black_box(tokens(64)));
+                }
+            });
+        });
+    });
 }
 
 criterion_group! {

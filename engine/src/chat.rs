@@ -79,6 +79,7 @@ impl Chat {
             max_tokens,
             sampler: Sampler::new(request.temperature, request.top_p, request.seed),
             stops: StopFilter::new(request.stop),
+            caller: request.caller,
             events,
         });
         Ok(receiver)

@@ -1,6 +1,7 @@
 use std::{
     future::Future,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, watch};
@@ -102,6 +103,14 @@ impl Engine {
             Side::Embedding(embedding) => embedding.queue.depth(),
         };
         self.0.shared.counters.snapshot(waiting)
+    }
+
+    /// When to come back after [`EngineError::Overloaded`]: until as many answers have ended as wait now, at the rate of late, from a
+    /// second to a minute.
+    pub fn retry_after(&self) -> Duration {
+        let waiting = usize::try_from(self.stats().queue_depth).unwrap_or(usize::MAX);
+        let ahead = self.0.shared.pace.ahead(waiting.saturating_add(1));
+        ahead.clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
     pub fn healthy(&self) -> bool {

@@ -64,7 +64,7 @@ pub enum LoadError {
         problem: String,
     },
     /// Found before any of it was taken.
-    #[error("the weights take {needed} bytes of memory, {available} are available")]
+    #[error("the model takes {needed} bytes of memory, {available} are available")]
     Memory { needed: u64, available: u64 },
     #[error("the model does not compute")]
     Compute(#[source] candle_core::Error),

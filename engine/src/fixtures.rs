@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -27,6 +27,7 @@ use crate::{
     chat::{ChatSettings, ChatTemplate, TOKENIZER_CONFIG},
     decoder::{Decoder, Row},
     fields::Fields,
+    kv::{BLOCK, Held, KvPool, KvShape},
     load,
     vocabulary::Vocabulary,
 };
@@ -254,26 +255,32 @@ pub(crate) fn llama_gguf(config: &Value, weights: &Random, format: GgmlDType) ->
         config["hidden_size"].as_u64().unwrap() / config["num_attention_heads"].as_u64().unwrap();
     gguf_bytes(
         &gguf_settings(config),
-        &weights.gguf_tensors_in(head_dim as usize, format),
+        &weights.gguf_tensors_in(head_dim as usize, format, format),
     )
 }
 
 impl Random {
     pub(crate) fn gguf_tensors(&self, head_dim: usize) -> Vec<(String, QTensor)> {
-        self.gguf_tensors_in(head_dim, GgmlDType::F32)
+        self.gguf_tensors_in(head_dim, GgmlDType::F32, GgmlDType::F32)
     }
 
-    fn gguf_tensors_in(&self, head_dim: usize, format: GgmlDType) -> Vec<(String, QTensor)> {
+    /// Matrices in `format`, those of the vocabulary in `vocabulary`.
+    pub(crate) fn gguf_tensors_in(
+        &self,
+        head_dim: usize,
+        format: GgmlDType,
+        vocabulary: GgmlDType,
+    ) -> Vec<(String, QTensor)> {
         let tensors = self.tensors.iter().map(|(name, shape, values)| {
             let mut values = values.clone();
             if name.contains("q_proj") || name.contains("k_proj") {
                 values = interleaved(&values, shape.get(1).copied().unwrap_or(1), head_dim);
             }
             let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).unwrap();
-            let format = if shape.len() == 2 {
-                format
-            } else {
-                GgmlDType::F32
+            let format = match shape.as_slice() {
+                [VOCABULARY, _] => vocabulary,
+                [_, _] => format,
+                _ => GgmlDType::F32,
             };
             (gguf_name(name), QTensor::quantize(&tensor, format).unwrap())
         });
@@ -439,6 +446,8 @@ pub(crate) struct Script {
     pub(crate) delay: Duration,
     pub(crate) panic_at: Option<usize>,
     pub(crate) steps: Arc<AtomicUsize>,
+    /// The most rows of one step.
+    pub(crate) widest: Arc<AtomicUsize>,
 }
 
 impl Script {
@@ -449,6 +458,7 @@ impl Script {
             delay: Duration::ZERO,
             panic_at: None,
             steps: Arc::default(),
+            widest: Arc::default(),
         }
     }
 
@@ -458,10 +468,14 @@ impl Script {
             .num_threads(options.threads)
             .build()
             .unwrap();
+        let affordable = options.kv_cache_bytes / self.shape().block_bytes();
+        let blocks = affordable.min(4096) as usize;
         let settings = ChatSettings {
-            context: 4096,
+            context: 4096.min(blocks * BLOCK),
             end: BTreeSet::from([END]),
             prefill_chunk: options.prefill_chunk,
+            max_sequences: options.max_sequences,
+            blocks,
         };
         let template = ChatTemplate::read(
             &files,
@@ -482,30 +496,129 @@ impl Script {
 }
 
 impl Decoder for Script {
-    type Cache = Mutex<usize>;
-
-    fn cache(&self, _limit: usize) -> candle_core::Result<Self::Cache> {
-        Ok(Mutex::new(0))
+    fn shape(&self) -> KvShape {
+        KvShape {
+            layers: 1,
+            kv_heads: 1,
+            head_dim: 2,
+        }
     }
 
+    /// Its memory of a sequence is what a model has: one number behind each token, how many came since the answer began.
     fn forward(
         &self,
-        rows: &mut [Row<'_, Self::Cache>],
+        kv: &mut KvPool,
+        rows: &[Row<'_>],
     ) -> candle_core::Result<Vec<Option<Vec<f32>>>> {
+        const ANSWER: u32 = END + 2;
         std::thread::sleep(self.delay);
         let step = self.steps.fetch_add(1, Ordering::SeqCst);
         assert_ne!(Some(step), self.panic_at, "as scripted");
-        let logits = |row: &mut Row<'_, Self::Cache>| {
-            row.wants_logits.then(|| {
-                let made = row.cache.get_mut().unwrap();
-                let token = self.answer.get(*made).copied().unwrap_or(END);
-                *made += 1;
+        self.widest.fetch_max(rows.len(), Ordering::SeqCst);
+        let layer = kv.layer(0)?;
+        let logits = rows.iter().map(|row| {
+            let mut made = match row.held.tokens {
+                0 => 0.0,
+                _ => layer.gather(row.held)?.0[2 * (row.held.tokens - 1)],
+            };
+            let mut keys = Vec::new();
+            for token in row.tokens {
+                made = if *token == ANSWER {
+                    1.0
+                } else if made > 0.0 {
+                    made + 1.0
+                } else {
+                    0.0
+                };
+                keys.extend([made, 0.0]);
+            }
+            layer.write(row.held, &keys, &keys)?;
+            Ok(row.wants_logits.then(|| {
+                let token = self.answer.get(made as usize - 1).copied().unwrap_or(END);
                 (0..VOCABULARY as u32)
                     .map(|id| if id == token { 10.0 } else { -10.0 })
                     .collect()
+            }))
+        });
+        logits.collect()
+    }
+}
+
+/// Memory for some sequences, whose blocks lie in no order.
+pub(crate) struct Memory {
+    kv: KvPool,
+    free: Vec<u32>,
+}
+
+/// One sequence in it.
+pub(crate) struct Seat {
+    blocks: Vec<u32>,
+    tokens: usize,
+    limit: usize,
+}
+
+impl Memory {
+    pub(crate) fn new(model: &impl Decoder, tokens: usize) -> Self {
+        let blocks = tokens.div_ceil(BLOCK) as u32 + 64;
+        Self {
+            kv: KvPool::new(model.shape(), blocks as usize),
+            free: (0..blocks).collect(),
+        }
+    }
+
+    pub(crate) fn seat(&mut self, limit: usize) -> Seat {
+        let count = limit.div_ceil(BLOCK);
+        // From both ends in turn.
+        let mut blocks = Vec::new();
+        for index in 0..count {
+            let at = if index % 2 == 0 {
+                self.free.len() - 1
+            } else {
+                0
+            };
+            blocks.push(self.free.remove(at));
+        }
+        Seat {
+            blocks,
+            tokens: 0,
+            limit,
+        }
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        model: &impl Decoder,
+        seat: &mut Seat,
+        tokens: &[u32],
+    ) -> Vec<f32> {
+        self.pass(model, &mut [(seat, tokens, true)])
+            .unwrap()
+            .remove(0)
+            .unwrap()
+    }
+
+    pub(crate) fn pass(
+        &mut self,
+        model: &impl Decoder,
+        rows: &mut [(&mut Seat, &[u32], bool)],
+    ) -> candle_core::Result<Vec<Option<Vec<f32>>>> {
+        let packed: Vec<_> = rows
+            .iter()
+            .map(|(seat, tokens, wants_logits)| Row {
+                tokens,
+                held: Held {
+                    blocks: &seat.blocks,
+                    tokens: seat.tokens,
+                },
+                limit: seat.limit,
+                wants_logits: *wants_logits,
             })
-        };
-        Ok(rows.iter_mut().map(logits).collect())
+            .collect();
+        let logits = model.forward(&mut self.kv, &packed)?;
+        for (seat, tokens, _) in rows {
+            seat.tokens += tokens.len();
+        }
+        Ok(logits)
     }
 }
 

@@ -27,7 +27,6 @@ pub(crate) struct Gate<T> {
 pub(crate) struct Inbox<T> {
     arriving: UnboundedReceiver<Queued<T>>,
     waiting: VecDeque<Queued<T>>,
-    places: Arc<Semaphore>,
 }
 
 /// A place in the queue. The channel has no bound of its own; nothing enters it without one of these.
@@ -48,13 +47,12 @@ pub(crate) fn queue<T: Job>(size: usize) -> (Gate<T>, Inbox<T>) {
     let places = Arc::new(Semaphore::new(size));
     let gate = Gate {
         queue: RwLock::new(Some(sender)),
-        places: Arc::clone(&places),
+        places,
         size,
     };
     let inbox = Inbox {
         arriving,
         waiting: VecDeque::new(),
-        places,
     };
     (gate, inbox)
 }
@@ -102,23 +100,45 @@ impl<T> Place<T> {
 impl<T: Job> Inbox<T> {
     /// Blocks until there is a job; `None` once the gate is closed and all that was let in is out.
     pub(crate) fn next(&mut self) -> Option<T> {
-        let Queued { job, place } = match self.waiting.pop_front() {
-            Some(queued) => queued,
-            None => self.arriving.blocking_recv()?,
-        };
+        self.wait();
+        self.pick(|_| 0, |_| true)
+    }
+
+    /// Blocks until there is a job; false once the gate is closed and all that was let in is out.
+    pub(crate) fn wait(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            self.waiting.extend(self.arriving.blocking_recv());
+        }
+        !self.waiting.is_empty()
+    }
+
+    /// Looks who has come.
+    pub(crate) fn poll(&mut self) {
+        while let Ok(queued) = self.arriving.try_recv() {
+            self.waiting.push_back(queued);
+        }
+    }
+
+    /// The first of those with the lowest rank, if it fits; its place is free then.
+    pub(crate) fn pick(
+        &mut self,
+        rank: impl Fn(&T) -> usize,
+        fits: impl Fn(&T) -> bool,
+    ) -> Option<T> {
+        let ranked = self.waiting.iter().enumerate();
+        let (index, next) = ranked.min_by_key(|(_, queued)| rank(&queued.job))?;
+        if !fits(&next.job) {
+            return None;
+        }
+        let Queued { job, place } = self.waiting.remove(index)?;
         drop(place);
         Some(job)
     }
 
-    /// Once all places are taken, gives those of abandoned jobs to others, so that callers who lost patience with a long
-    /// answer and ask again do not lock everybody out until it ends. Returns how many there were.
+    /// Gives the places of abandoned jobs to others, so that callers who lost patience and ask again do not lock everybody out.
+    /// Returns how many there were.
     pub(crate) fn sweep(&mut self) -> usize {
-        if self.places.available_permits() > 0 {
-            return 0;
-        }
-        while let Ok(queued) = self.arriving.try_recv() {
-            self.waiting.push_back(queued);
-        }
+        self.poll();
         let before = self.waiting.len();
         self.waiting.retain(|queued| !queued.job.is_abandoned());
         before - self.waiting.len()

@@ -7,10 +7,12 @@
 //!   weights on one owned thread behind a bounded queue.
 //! - `llama` and `bert` are the families, `weights` reads safetensors and GGUF tensor by tensor into their only plaintext copy.
 //! - `ggml` puts a GGUF file into the words of a Hugging Face directory; `linear` is where products with weights are made.
+//! - `scheduler` decides what runs in each step, `kv` keeps keys and values in blocks, `attention` reads them.
 //! - `chat` turns a request into tokens and tokens into text; `embedding` plans batches.
 //!
 //! Text that came from a user is a [`Text`]: never logged, never part of an error.
 
+mod attention;
 mod bert;
 mod chat;
 mod decoder;
@@ -23,11 +25,13 @@ mod files;
 mod fixtures;
 mod gate;
 mod ggml;
+mod kv;
 mod linear;
 mod llama;
 mod load;
 mod options;
 mod request;
+mod scheduler;
 mod shared;
 mod text;
 mod turns;
@@ -38,7 +42,7 @@ mod worker;
 pub use engine::{Engine, ModelKind};
 pub use error::{EngineError, LoadError};
 pub use files::{DirFiles, ModelFiles};
-pub use options::{Clock, EngineOptions};
+pub use options::{Clock, EngineOptions, Quantize};
 pub use request::{ChatEvent, ChatRequest, Embeddings, FinishReason, Message, Role, Usage};
 pub use shared::{Health, Stats};
 pub use text::Text;

@@ -5,24 +5,22 @@
 //! because each has its own cache.
 
 mod attention;
-mod cache;
 mod config;
 mod family;
 mod rope;
-
-use std::collections::BTreeSet;
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::{
     LoadError,
+    attention::Span,
     decoder::{Decoder, Row},
+    kv::{Held, KvPool, KvShape},
     linear::{Linear, Matrix},
     weights::Weights,
 };
-use attention::{Attention, Span};
-pub(crate) use cache::Cache;
+use attention::Attention;
 pub(crate) use config::{
     Config, LayerKind, MAX_CONTEXT, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS,
     MAX_VOCABULARY,
@@ -38,8 +36,6 @@ pub(crate) struct Llama {
     head: Linear,
     /// One for each of the configuration's rotations.
     ropes: Vec<Rope>,
-    /// Those that layers have, each once.
-    windows: Vec<Option<usize>>,
     config: Config,
 }
 
@@ -99,31 +95,35 @@ impl Llama {
                 .iter()
                 .map(|rotation| Rope::load(weights, rotation))
                 .collect::<std::result::Result<_, _>>()?,
-            windows: BTreeSet::from_iter(config.layers.iter().map(|kind| kind.window))
-                .into_iter()
-                .collect(),
             config,
         })
     }
 }
 
 impl Decoder for Llama {
-    type Cache = Cache;
-
-    fn cache(&self, limit: usize) -> Result<Cache> {
-        Cache::new(&self.config, limit)
+    fn shape(&self) -> KvShape {
+        self.config.kv_shape()
     }
 
-    fn forward(&self, rows: &mut [Row<'_, Cache>]) -> Result<Vec<Option<Vec<f32>>>> {
+    fn forward(&self, kv: &mut KvPool, rows: &[Row<'_>]) -> Result<Vec<Option<Vec<f32>>>> {
         let mut tokens = Vec::new();
         let mut positions = Vec::new();
         let mut spans = Vec::with_capacity(rows.len());
-        for row in rows.iter_mut() {
-            row.cache.reserve(row.tokens.len())?;
-            let (start, past) = (tokens.len(), row.cache.len());
-            spans.push(Span::new(start, row.tokens.len(), past, &self.windows)?);
-            let limit = row.cache.limit();
-            positions.extend((past..past + row.tokens.len()).map(|position| (position, limit)));
+        for row in rows {
+            if row.tokens.is_empty() {
+                candle_core::bail!("a row has no tokens");
+            }
+            let past = row.held.tokens;
+            let after = past + row.tokens.len();
+            spans.push(Span {
+                start: tokens.len(),
+                tokens: row.tokens.len(),
+                held: Held {
+                    tokens: after,
+                    ..row.held
+                },
+            });
+            positions.extend((past..after).map(|position| (position, row.limit)));
             tokens.extend_from_slice(row.tokens);
         }
         let angles = self.ropes.iter().map(|rope| rope.at(&positions));
@@ -135,12 +135,10 @@ impl Decoder for Llama {
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = layer.attention_norm.forward(&x)?;
-            let caches: Vec<_> = rows
-                .iter()
-                .map(|row| row.cache.layer(index))
-                .collect::<Result<_>>()?;
             let angles = layer.rotation.and_then(|index| angles.get(index));
-            let mut seen = layer.attention.forward(&normed, angles, &spans, &caches)?;
+            let mut seen = layer
+                .attention
+                .forward(&normed, angles, &spans, kv.layer(index)?)?;
             if let Some(norm) = &layer.post_attention_norm {
                 seen = norm.forward(&seen)?;
             }
@@ -151,9 +149,6 @@ impl Decoder for Llama {
             }
             x = (x + thought)?;
         }
-        for row in rows.iter_mut() {
-            row.cache.advance(row.tokens.len());
-        }
         self.logits(&x, rows, &spans)
     }
 }
@@ -163,14 +158,16 @@ impl Llama {
     fn logits(
         &self,
         x: &Tensor,
-        rows: &[Row<'_, Cache>],
-        spans: &[Span],
+        rows: &[Row<'_>],
+        spans: &[Span<'_>],
     ) -> Result<Vec<Option<Vec<f32>>>> {
         let last = rows
             .iter()
             .zip(spans)
             .filter(|(row, _)| row.wants_logits)
-            .map(|(_, span)| span.last());
+            .map(|(_, span)| {
+                u32::try_from(span.start + span.tokens - 1).map_err(candle_core::Error::wrap)
+            });
         let last = last.collect::<Result<Vec<u32>>>()?;
         if last.is_empty() {
             return Ok(rows.iter().map(|_| None).collect());

@@ -14,12 +14,14 @@ use crate::{
     fields::Fields,
     gate,
     ggml::GgufModel,
+    kv::{Held, KvPool},
     llama::{self, Llama},
+    scheduler::Scheduler,
     shared::Shared,
     turns::Turns,
     vocabulary::Vocabulary,
     weights::Weights,
-    worker::{self, ChatWorker, EmbedWorker},
+    worker::{self, EmbedWorker},
 };
 
 const CONFIG: &str = "config.json";
@@ -71,7 +73,7 @@ fn load_llama(
         files.as_ref(),
         fields,
         tokenizer.as_ref(),
-        config.context,
+        (config.context, config.kv_shape()),
         config.vocabulary,
         &vocabulary,
         &options,
@@ -82,7 +84,19 @@ fn load_llama(
         Some(model) => Weights::of(files, model.entries(config.head_dim)?),
         None => Weights::open(files)?,
     };
-    weights.fit(options.max_weight_bytes)?;
+    if let Some(to) = options.quantize {
+        weights.quantize(to);
+    }
+    let kv_bytes = config
+        .kv_shape()
+        .block_bytes()
+        .saturating_mul(settings.blocks as u64);
+    weights.fit(kv_bytes, options.max_weight_bytes)?;
+    tracing::info!(
+        weight_bytes = weights.resident_bytes(),
+        kv_bytes,
+        "memory planned"
+    );
     let decoder = pool.install(|| {
         let decoder = Llama::load(&weights, config)?;
         warm(&decoder)?;
@@ -109,12 +123,12 @@ pub(crate) fn start_chat<D: Decoder + 'static>(
     let shared = Arc::new(Shared::new());
     let (settings, vocabulary) = (Arc::new(settings), Arc::new(vocabulary));
     let (queue, jobs) = gate::queue(options.queue);
-    let worker = ChatWorker {
+    let worker = Scheduler::new(
         decoder,
-        settings: Arc::clone(&settings),
-        vocabulary: Arc::clone(&vocabulary),
-        shared: Arc::clone(&shared),
-    };
+        Arc::clone(&settings),
+        Arc::clone(&vocabulary),
+        Arc::clone(&shared),
+    );
     worker::spawn(pool, Arc::clone(&shared), move || worker.run(jobs))?;
     let chat = Chat {
         queue,
@@ -133,8 +147,14 @@ fn load_bert(
     options: EngineOptions,
     pool: ThreadPool,
 ) -> Result<Engine, LoadError> {
+    if options.quantize.is_some() {
+        return Err(LoadError::Option {
+            field: "quantize",
+            problem: "is for chat models; leave it out for this one",
+        });
+    }
     let weights = Weights::open(Arc::clone(&files))?;
-    weights.fit(options.max_weight_bytes)?;
+    weights.fit(0, options.max_weight_bytes)?;
     let encoder = pool.install(|| Bert::load(files.as_ref(), fields, &weights))?;
     let vocabulary = Arc::new(Vocabulary::read(files.as_ref(), None, encoder.vocabulary)?);
     let warm = Batch {
@@ -173,15 +193,22 @@ fn load_bert(
     Ok(Engine::new(Side::Embedding(Box::new(embedding)), shared))
 }
 
-/// One step, so that weights that do not compute are found before anybody is served.
+/// One step, so that weights that do not compute are found before anybody is served, and so that kernels have made their tiles.
 fn warm<D: Decoder>(decoder: &D) -> Result<(), LoadError> {
-    let mut cache = decoder.cache(1).map_err(LoadError::Compute)?;
-    let rows = &mut [Row {
-        tokens: &[0],
-        cache: &mut cache,
+    let mut kv = KvPool::new(decoder.shape(), 1);
+    // More than one token: candle has kernels for matrices that those for vectors do not share.
+    let rows = [Row {
+        tokens: &[0, 0],
+        held: Held {
+            blocks: &[0],
+            tokens: 0,
+        },
+        limit: 2,
         wants_logits: true,
     }];
-    let logits = decoder.forward(rows).map_err(LoadError::Compute)?;
+    let logits = decoder
+        .forward(&mut kv, &rows)
+        .map_err(LoadError::Compute)?;
     match logits
         .iter()
         .flatten()

@@ -5,6 +5,27 @@ use crate::LoadError;
 /// Where a chat template learns the date.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
+/// A block format of ggml.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantize {
+    /// Eight bits and a scale for each 32.
+    Q8_0,
+    /// Four bits, with two levels of scales for each 256; the vocabulary's matrix in six bits, since it decides between tokens. Rows of
+    /// another length take [`Quantize::Q8_0`].
+    Q4K,
+}
+
+impl Quantize {
+    /// By the name that configurations give it.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "q8_0" => Some(Self::Q8_0),
+            "q4_k" => Some(Self::Q4K),
+            _ => None,
+        }
+    }
+}
+
 /// Capacity and limits. The defaults suit one model on one machine.
 #[derive(Clone)]
 pub struct EngineOptions {
@@ -24,11 +45,19 @@ pub struct EngineOptions {
     pub max_messages: usize,
     /// Bytes of text in one request: bounds the work of the template and the tokenizer before tokens are counted.
     pub max_prompt_bytes: usize,
-    /// Prompt tokens per step: a cancelled request frees the thread after at most one of these.
+    /// Requests that are answered at the same time.
+    pub max_sequences: usize,
+    /// Prompt tokens per step, of all requests together, beside one token of each answer: a cancelled request frees its memory
+    /// after at most one of these.
     pub prefill_chunk: usize,
+    /// Memory for the keys and values of all requests at most; less if so many requests of the whole context take less. A request
+    /// that alone would take more is refused.
+    pub kv_cache_bytes: u64,
     /// Tokens, padding included, that one forward pass of an embedding model takes.
     pub batch_tokens: usize,
-    /// Memory that the tensors may take, as f32. A model that needs more is refused before any of it is taken.
+    /// What the matrices of a chat model become while they are read, unless they are quantized already.
+    pub quantize: Option<Quantize>,
+    /// Memory that the tensors and the keys and values may take. A model that needs more is refused before any of it is taken.
     pub max_weight_bytes: u64,
     /// Lets chat templates call `strftime_now`. Without it the function does not exist, and templates use their fallback.
     pub clock: Option<Clock>,
@@ -44,8 +73,11 @@ impl Default for EngineOptions {
             max_batch_inputs: 256,
             max_messages: 1024,
             max_prompt_bytes: 1 << 20,
+            max_sequences: 16,
             prefill_chunk: 128,
+            kv_cache_bytes: 1 << 30,
             batch_tokens: 2048,
+            quantize: None,
             max_weight_bytes: u64::MAX,
             clock: None,
         }
@@ -62,6 +94,7 @@ impl EngineOptions {
             ("max_batch_inputs", self.max_batch_inputs),
             ("max_messages", self.max_messages),
             ("max_prompt_bytes", self.max_prompt_bytes),
+            ("max_sequences", self.max_sequences),
             ("prefill_chunk", self.prefill_chunk),
             ("batch_tokens", self.batch_tokens),
         ];

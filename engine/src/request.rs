@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::{EngineError, Text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct ChatRequest {
     pub seed: Option<u64>,
     /// The answer ends before the first of these.
     pub stop: Vec<Text>,
+    /// Who asks. Callers share the model evenly, and only requests of the same caller have use of a beginning that was read before.
+    pub caller: Arc<str>,
 }
 
 impl ChatRequest {
@@ -49,6 +53,7 @@ impl ChatRequest {
             top_p: 1.0,
             seed: None,
             stop: Vec::new(),
+            caller: Arc::default(),
         }
     }
 }

@@ -9,24 +9,29 @@ mod blocks;
 mod header;
 mod index;
 mod plan;
+mod quantize;
 mod rows;
 mod widen;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 use rayon::prelude::*;
 
-use crate::{LoadError, ModelFiles, linear::Matrix, turns::Turns};
+use crate::{LoadError, ModelFiles, Quantize, linear::Matrix, turns::Turns};
 pub(crate) use header::{Dtype, Entry, RowOrder};
 
 pub(crate) struct Weights {
     files: Arc<dyn ModelFiles>,
     tensors: HashMap<String, Entry>,
+    /// What dense matrices become.
+    quantize: OnceLock<Quantize>,
+    /// Dense matrices on their way to that at the same time.
+    quantizing: Turns,
     /// Buffers for quantized rows that are in use at the same time.
     buffers: Turns,
     /// What [`Weights::preload`] has read and nobody has taken yet.
@@ -50,6 +55,8 @@ impl Weights {
         Arc::new(Self {
             files,
             tensors: tensors.into_iter().collect(),
+            quantize: OnceLock::new(),
+            quantizing: Turns::new(quantize::AT_ONCE),
             buffers: Turns::new(blocks::BUFFERS),
             ready: Mutex::default(),
             failure: Mutex::new(None),
@@ -95,7 +102,10 @@ impl Weights {
             Dtype::Quantized(format) => self
                 .blocks(name, entry, format, shape)
                 .map(Matrix::Quantized),
-            _ => self.get(name, &shape).map(Matrix::Dense),
+            _ => match self.format(name, entry) {
+                Some(format) => self.quantized(name, entry, format).map(Matrix::Quantized),
+                None => self.get(name, &shape).map(Matrix::Dense),
+            },
         }
     }
 

@@ -7,13 +7,10 @@ use std::{
 
 use crate::{
     EngineError, Health, LoadError,
-    chat::{ChatJob, ChatSettings, Sequence, Step},
-    decoder::Decoder,
     embedding::{EmbedJob, Encoder, plan},
     gate::Inbox,
     request::Embeddings,
     shared::{Counters, Shared},
-    vocabulary::Vocabulary,
 };
 use rayon::ThreadPool;
 
@@ -43,62 +40,6 @@ struct Ended(Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.health.send_replace(Health::Stopped);
-    }
-}
-
-pub(crate) struct ChatWorker<D> {
-    pub(crate) decoder: D,
-    pub(crate) settings: Arc<ChatSettings>,
-    pub(crate) vocabulary: Arc<Vocabulary>,
-    pub(crate) shared: Arc<Shared>,
-}
-
-impl<D: Decoder> ChatWorker<D> {
-    pub(crate) fn run(self, mut queue: Inbox<ChatJob>) {
-        while let Some(job) = queue.next() {
-            let counters = &self.shared.counters;
-            counters.running.store(1, Ordering::Relaxed);
-            self.answer(job, &mut queue);
-            counters.running.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn answer(&self, job: ChatJob, queue: &mut Inbox<ChatJob>) {
-        let counters = &self.shared.counters;
-        let events = job.events.clone();
-        let fail = |error: EngineError| {
-            Counters::add(&counters.failed, 1);
-            if events.try_send(crate::ChatEvent::Failed(error)).is_err() {
-                tracing::trace!("an answer has no reader");
-            }
-        };
-        let mut sequence = match guarded(&self.shared, || Sequence::new(job, &self.decoder)) {
-            Ok(sequence) => sequence,
-            Err(error) => return fail(error),
-        };
-        let end = loop {
-            if self.shared.aborted() {
-                break Err(EngineError::Stopped);
-            }
-            Counters::add(&counters.cancelled, queue.sweep());
-            match guarded(&self.shared, || {
-                sequence.step(&self.decoder, &self.settings, &self.vocabulary)
-            }) {
-                Ok(Step::More) => {}
-                end => break end,
-            }
-        };
-        Counters::add(&counters.prompt_tokens, sequence.prompt_tokens());
-        Counters::add(&counters.completion_tokens, sequence.completion_tokens());
-        match end {
-            Ok(Step::Cancelled) => Counters::add(&counters.cancelled, 1),
-            Ok(Step::Done(reason)) => {
-                Counters::add(&counters.completed, 1);
-                sequence.conclude(reason);
-            }
-            Ok(Step::More) => {}
-            Err(error) => fail(error),
-        }
     }
 }
 
@@ -174,7 +115,7 @@ impl<E: Encoder> EmbedWorker<E> {
 }
 
 /// A panic in a step costs its request, and the engine's good health, but not the process.
-fn guarded<T>(
+pub(crate) fn guarded<T>(
     shared: &Shared,
     step: impl FnOnce() -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {

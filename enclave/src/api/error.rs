@@ -2,6 +2,7 @@
 //! that a caller sent is ever part of one.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -201,6 +202,17 @@ impl ApiError {
         .retry_after(OVERLOAD_RETRY_S)
     }
 
+    /// The model's queue is full; it should be shorter after so long.
+    pub(crate) fn engine_busy(after: Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            SERVER,
+            "the model has as many requests as it may hold; try again",
+        )
+        .code("overloaded")
+        .retry_after(after.as_secs().max(1))
+    }
+
     pub(crate) fn evidence_unavailable() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -223,7 +235,7 @@ impl ApiError {
     /// What to tell the caller about an engine's refusal; `param` is the field that holds the text.
     pub(crate) fn engine(error: &EngineError, param: &'static str) -> Self {
         match error {
-            EngineError::Overloaded => Self::overloaded(),
+            EngineError::Overloaded => Self::engine_busy(Duration::from_secs(OVERLOAD_RETRY_S)),
             EngineError::ContextLength { limit, requested } => {
                 let message = format!(
                     "the request needs {requested} tokens, this model takes at most {limit}"

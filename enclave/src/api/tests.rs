@@ -583,7 +583,7 @@ async fn labels_are_fixed_words() {
 fn status_codes_of_the_engine_are_told_apart() {
     use engine::EngineError;
     let cases = [
-        (EngineError::Overloaded, 503, Some("overloaded"), None),
+        (EngineError::Overloaded, 429, Some("overloaded"), None),
         (
             EngineError::ContextLength {
                 limit: 10,
@@ -637,7 +637,7 @@ fn status_codes_of_the_engine_are_told_apart() {
         );
     }
     let overloaded = ApiError::engine(&EngineError::Overloaded, "messages").into_response();
-    assert_eq!(overloaded.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(overloaded.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(overloaded.headers()["retry-after"], "1");
 }
 

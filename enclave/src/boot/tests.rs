@@ -65,6 +65,7 @@ impl Shop {
             publishers: vec![self.signer.public().unwrap()],
             min_epoch: 3,
             check_segments: false,
+            quantize: None,
             key: KeySource::Broker,
         }
     }

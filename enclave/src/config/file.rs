@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use engine::Quantize;
 use identity::{BundleDocument, SpiffeId, TrustBundles, TrustDomain};
 use sealed_model::PublisherKey;
 use serde::Deserialize;
@@ -75,6 +76,8 @@ pub(super) struct ModelSection {
     min_epoch: u64,
     #[serde(default)]
     check_segments: bool,
+    /// `q8_0` or `q4_k`.
+    quantize: Option<String>,
     /// The key comes from AWS KMS; without it, from the broker.
     kms_key_arn: Option<String>,
 }
@@ -188,6 +191,13 @@ pub(super) fn models(sections: Vec<ModelSection>) -> Result<Vec<ModelConfig>, Pr
             publishers,
             min_epoch: section.min_epoch,
             check_segments: section.check_segments,
+            quantize: section
+                .quantize
+                .map(|name| {
+                    Quantize::named(&name)
+                        .ok_or_else(|| problem(field("quantize"), "is neither q8_0 nor q4_k"))
+                })
+                .transpose()?,
             key: KeySource::check(section.kms_key_arn)
                 .map_err(|error| problem(field("kms_key_arn"), error))?,
         });

@@ -154,6 +154,11 @@ fn each_mistake_is_named_by_its_field() {
             "line ",
         ),
         (
+            "min_epoch = 1",
+            "min_epoch = 1\nquantize = \"q4_0\"",
+            "models[0].quantize: is neither q8_0 nor q4_k",
+        ),
+        (
             "permit(principal, action, resource);",
             "permit(principal",
             "authorization.policy: is not a Cedar policy",

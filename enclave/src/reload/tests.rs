@@ -59,6 +59,7 @@ impl World {
             publishers: vec![signer.public().unwrap()],
             min_epoch: 2,
             check_segments: false,
+            quantize: None,
             key: KeySource::Broker,
         };
         let reload = Reload {

@@ -1,6 +1,11 @@
 use std::collections::BTreeSet;
 
-use crate::{EngineOptions, LoadError, ModelFiles, fields::Fields, vocabulary::Vocabulary};
+use crate::{
+    EngineOptions, LoadError, ModelFiles,
+    fields::Fields,
+    kv::{BLOCK, KvShape},
+    vocabulary::Vocabulary,
+};
 
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
@@ -11,6 +16,9 @@ pub(crate) struct ChatSettings {
     /// Tokens that end a turn.
     pub(crate) end: BTreeSet<u32>,
     pub(crate) prefill_chunk: usize,
+    pub(crate) max_sequences: usize,
+    /// Of the memory for keys and values.
+    pub(crate) blocks: usize,
 }
 
 impl ChatSettings {
@@ -20,7 +28,7 @@ impl ChatSettings {
         files: &dyn ModelFiles,
         config: &Fields<'_>,
         tokenizer: Option<&Fields<'_>>,
-        context: usize,
+        (context, shape): (usize, KvShape),
         vocabulary_size: usize,
         vocabulary: &Vocabulary,
         options: &EngineOptions,
@@ -40,12 +48,32 @@ impl ChatSettings {
         if end.is_empty() {
             tracing::warn!("the model names no end of turn: answers run to max_tokens");
         }
+        let blocks = blocks(context, shape, options);
+        // An answer that no memory could hold is not begun.
+        let context = context.min(blocks.saturating_mul(BLOCK));
+        if context < 2 {
+            return Err(LoadError::Option {
+                field: "kv_cache_bytes",
+                problem: "holds no two tokens of this model",
+            });
+        }
         Ok(Self {
             context,
             end,
             prefill_chunk: options.prefill_chunk,
+            max_sequences: options.max_sequences,
+            blocks,
         })
     }
+}
+
+/// As many as all requests can use, if the memory is enough for them.
+fn blocks(context: usize, shape: KvShape, options: &EngineOptions) -> usize {
+    let wanted = context
+        .div_ceil(BLOCK)
+        .saturating_mul(options.max_sequences);
+    let affordable = options.kv_cache_bytes / shape.block_bytes().max(1);
+    wanted.min(usize::try_from(affordable).unwrap_or(usize::MAX))
 }
 
 /// A special token is written as a string, or as an object with its settings.

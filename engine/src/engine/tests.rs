@@ -77,6 +77,7 @@ fn directory_files_stay_inside_the_directory() {
 fn a_full_queue_is_answered_at_once() {
     let engine = slow(&"x".repeat(200)).engine(EngineOptions {
         queue: 2,
+        max_sequences: 1,
         ..options()
     });
     let mut running = engine.chat(ask("first")).unwrap();
@@ -97,6 +98,7 @@ fn a_full_queue_is_answered_at_once() {
 fn callers_who_have_gone_do_not_keep_their_places_behind_a_long_answer() {
     let engine = slow(&"x".repeat(3000)).engine(EngineOptions {
         queue: 2,
+        max_sequences: 1,
         ..options()
     });
     let mut running = engine.chat(ask("first")).unwrap();
@@ -214,7 +216,10 @@ fn stop_finishes_what_was_accepted() {
 
 #[test]
 fn abort_ends_what_was_accepted_within_a_step() {
-    let engine = slow(&"x".repeat(3000)).engine(options());
+    let engine = slow(&"x".repeat(3000)).engine(EngineOptions {
+        max_sequences: 1,
+        ..options()
+    });
     block_on(async {
         let mut running = engine.chat(ask("one")).unwrap();
         let mut waiting = engine.chat(ask("two")).unwrap();

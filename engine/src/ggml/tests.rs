@@ -11,13 +11,12 @@ use serde_json::{Value, json};
 
 use super::GgufModel;
 use crate::{
-    DirFiles, LoadError, ModelFiles,
-    decoder::{Decoder as _, Row},
+    DirFiles, EngineOptions, LoadError, ModelFiles, Quantize,
     fields::Fields,
     fixtures::{
-        END, MemoryFiles, Metadata, TEMPLATE, VOCABULARY, answer, ask, byte_tokenizer, gguf_bytes,
-        gguf_settings, llama_config, llama_files, llama_gguf, llama_weights, llama_weights_of,
-        options, vocabulary_files,
+        END, Memory, MemoryFiles, Metadata, TEMPLATE, VOCABULARY, answer, ask, bert_files,
+        byte_tokenizer, gguf_bytes, gguf_settings, llama_config, llama_files, llama_gguf,
+        llama_weights, llama_weights_of, options, vocabulary_files,
     },
     llama::{Config, Llama},
     vocabulary::Vocabulary,
@@ -54,18 +53,12 @@ fn load(files: Arc<dyn ModelFiles>) -> Result<Llama, LoadError> {
 
 /// Logits after the tokens, and after one more.
 fn logits(model: &Llama) -> Vec<Vec<f32>> {
-    let mut cache = model.cache(TOKENS.len() + 1).unwrap();
-    let mut run = |tokens: &[u32]| {
-        let cache = &mut cache;
-        let wants_logits = true;
-        let rows = &mut [Row {
-            tokens,
-            cache,
-            wants_logits,
-        }];
-        model.forward(rows).unwrap().remove(0).unwrap()
-    };
-    vec![run(&TOKENS), run(&[3])]
+    let mut memory = Memory::new(model, TOKENS.len() + 1);
+    let mut seat = memory.seat(TOKENS.len() + 1);
+    vec![
+        memory.step(model, &mut seat, &TOKENS),
+        memory.step(model, &mut seat, &[3]),
+    ]
 }
 
 fn difference(ours: &[Vec<f32>], theirs: &[Vec<f32>]) -> f32 {
@@ -137,6 +130,53 @@ fn quantized_weights_give_nearly_the_logits_of_what_they_stand_for() {
         let off = relative(&found, &expected);
         assert!(off < 0.05, "{format:?}: {off}");
     }
+}
+
+#[test]
+fn weights_that_are_quantized_while_they_are_read_are_those_of_the_file_that_has_them_so() {
+    let (config, weights) = wide();
+    let files: Arc<dyn ModelFiles> = Arc::new(
+        llama_files()
+            .with("config.json", config.to_string())
+            .with("model.safetensors", weights.safetensors(Dtype::F32)),
+    );
+    let read = |to: Option<Quantize>| {
+        let config = Config::read(&Fields::read(files.as_ref(), "config.json").unwrap()).unwrap();
+        let weights = Weights::open(Arc::clone(&files)).unwrap();
+        if let Some(to) = to {
+            weights.quantize(to);
+        }
+        let planned = weights.resident_bytes();
+        (logits(&Llama::load(&weights, config).unwrap()), planned)
+    };
+    let (_, whole) = read(None);
+    for (to, format, vocabulary) in [
+        (Quantize::Q8_0, GgmlDType::Q8_0, GgmlDType::Q8_0),
+        (Quantize::Q4K, GgmlDType::Q4K, GgmlDType::Q6K),
+    ] {
+        let tensors = weights.gguf_tensors_in(64, format, vocabulary);
+        let stored = with_gguf(gguf_bytes(&gguf_settings(&config), &tensors));
+        let expected = logits(&load(Arc::new(stored)).unwrap());
+        let (found, planned) = read(Some(to));
+        assert_eq!(difference(&found, &expected), 0.0, "{to:?}");
+        assert!(planned < whole, "{planned} of {whole}");
+    }
+}
+
+#[test]
+fn names_of_formats_and_what_they_are_for_are_checked() {
+    assert_eq!(Quantize::named("q4_k"), Some(Quantize::Q4K));
+    assert_eq!(Quantize::named("Q4_K_M"), None);
+    let options = EngineOptions {
+        quantize: Some(Quantize::Q8_0),
+        ..options()
+    };
+    assert!(llama_files().load(options.clone()).is_ok());
+    let error = bert_files().load(options).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "engine option quantize: is for chat models; leave it out for this one"
+    );
 }
 
 #[test]
@@ -504,7 +544,9 @@ fn what_it_takes_is_known_before_it_is_read() {
     let matrices = 3 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 256 * 512) + VOCABULARY as u64 * 256;
     let table = VOCABULARY as u64 * 144;
     let norms = 7 * 256 * 4;
-    assert_eq!(needed, matrices / 256 * 336 + table + norms);
+    // And keys and values: three layers, both, of 128 numbers for each of 16 times 512 positions.
+    let kv = 3 * 2 * 128 * 4 * 16 * 512;
+    assert_eq!(needed, matrices / 256 * 336 + table + norms + kv);
 }
 
 /// llama.cpp's own Python package writes the file: its layout, its quantization, its idea of what the blocks stand for.

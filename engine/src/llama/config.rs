@@ -2,7 +2,7 @@ use super::{
     family::{Activation, Family, SUPPORTED, Windows},
     rope::Rotation,
 };
-use crate::{LoadError, fields::Fields};
+use crate::{LoadError, fields::Fields, kv::KvShape};
 
 /// What config.json says, checked: no field can make an allocation that the weights do not back, since tensors are compared
 /// with these numbers before they are read.
@@ -138,6 +138,17 @@ impl Config {
             output_bias,
             mlp_bias: fields.flag("mlp_bias", false)?,
         })
+    }
+}
+
+impl Config {
+    /// What a token of a sequence takes.
+    pub(crate) fn kv_shape(&self) -> KvShape {
+        KvShape {
+            layers: self.layers.len(),
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Cache, Config, Llama};
-use crate::decoder::{Decoder as _, Row};
+use super::{Config, Llama};
 use crate::fields::Fields;
+use crate::fixtures::Memory;
 use crate::weights::Weights;
 use crate::{
     ChatEvent, ChatRequest, DirFiles, Engine, EngineOptions, Message, ModelFiles, Role, Text,
@@ -37,8 +37,9 @@ fn the_demonstration_models_logits_are_its_trainers() {
     let model = Llama::load(&Weights::open(files).unwrap(), config).unwrap();
     for case in &cases {
         let tokens = ids(&case["prompt_ids"]);
-        let mut cache = model.cache(tokens.len()).unwrap();
-        let logits = last(&model, &mut cache, &tokens);
+        let mut memory = Memory::new(&model, tokens.len());
+        let mut seat = memory.seat(tokens.len());
+        let logits = memory.step(&model, &mut seat, &tokens);
         for expected in case["top5_at_last_position"].as_array().unwrap() {
             let id = usize::try_from(expected["id"].as_u64().unwrap()).unwrap();
             let expected: f32 = serde_json::from_value(expected["logit"].clone()).unwrap();
@@ -46,15 +47,6 @@ fn the_demonstration_models_logits_are_its_trainers() {
             assert!(difference <= TOLERANCE, "token {id}: {difference}");
         }
     }
-}
-
-fn last(model: &Llama, cache: &mut Cache, tokens: &[u32]) -> Vec<f32> {
-    let rows = &mut [Row {
-        tokens,
-        cache,
-        wants_logits: true,
-    }];
-    model.forward(rows).unwrap().remove(0).unwrap()
 }
 
 #[test]

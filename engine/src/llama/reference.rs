@@ -9,11 +9,11 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Cache, Config, Llama};
+use super::{Config, Llama};
 use crate::{
     DirFiles, ModelFiles,
-    decoder::{Decoder as _, Row},
     fields::Fields,
+    fixtures::{Memory, Seat},
     ggml::GgufModel,
     weights::Weights,
 };
@@ -62,16 +62,6 @@ fn load(files: Arc<dyn ModelFiles>) -> Llama {
     }
 }
 
-fn step(model: &Llama, cache: &mut Cache, tokens: &[u32]) -> Vec<f32> {
-    let wants_logits = true;
-    let rows = &mut [Row {
-        tokens,
-        cache,
-        wants_logits,
-    }];
-    model.forward(rows).unwrap().remove(0).unwrap()
-}
-
 fn assert_close(what: &str, ours: &[f32], theirs: &[f32]) {
     assert_eq!(ours.len(), theirs.len());
     let pairs = ours.iter().zip(theirs);
@@ -80,14 +70,15 @@ fn assert_close(what: &str, ours: &[f32], theirs: &[f32]) {
 }
 
 fn check(what: &str, model: &Llama, cases: &[Case]) {
+    let limit = |case: &Case| case.tokens.len() + case.greedy.len();
     for (number, case) in cases.iter().enumerate() {
         let what = format!("{what}, prompt {number}");
-        let limit = case.tokens.len() + case.greedy.len();
+        let mut memory = Memory::new(model, 2 * limit(case));
         // One by one, and then on by what was likeliest.
-        let mut cache = model.cache(limit).unwrap();
+        let mut seat = memory.seat(limit(case));
         let mut last = Vec::new();
         for (token, expected) in case.tokens.iter().zip(&case.logits) {
-            last = step(model, &mut cache, &[*token]);
+            last = memory.step(model, &mut seat, &[*token]);
             assert_close(&format!("{what}, step by step"), &last, expected);
         }
         for (place, expected) in case.greedy.iter().enumerate() {
@@ -97,14 +88,14 @@ fn check(what: &str, model: &Llama, cases: &[Case]) {
                 .unwrap()
                 .0;
             assert_eq!(best, *expected, "{what}, token {place} of the answer");
-            last = step(model, &mut cache, &[best]);
+            last = memory.step(model, &mut seat, &[best]);
         }
         // In chunks that end anywhere.
-        let mut cache = model.cache(limit).unwrap();
+        let mut seat = memory.seat(limit(case));
         let mut read = 0;
         for chunk in case.tokens.chunks(7) {
             read += chunk.len();
-            let found = step(model, &mut cache, chunk);
+            let found = memory.step(model, &mut seat, chunk);
             assert_close(
                 &format!("{what}, in chunks"),
                 &found,
@@ -112,29 +103,28 @@ fn check(what: &str, model: &Llama, cases: &[Case]) {
             );
         }
     }
-    // Every beginning of every prompt in one pass: all at once, and each position as the last of a prompt.
+    // Beginnings of every prompt in one pass: all at once, and each position as the last of a prompt.
     let beginnings: Vec<_> = cases
         .iter()
         .flat_map(|case| {
             (1..=case.tokens.len())
-                .step_by(5)
+                .step_by(3)
                 .map(move |len| (case, len))
         })
         .collect();
-    let mut caches: Vec<Cache> = beginnings
+    let mut memory = Memory::new(
+        model,
+        beginnings.iter().map(|(case, _)| limit(case) + 16).sum(),
+    );
+    let mut seats: Vec<Seat> = beginnings
         .iter()
-        .map(|(case, _)| model.cache(case.tokens.len() + case.greedy.len()).unwrap())
+        .map(|(case, _)| memory.seat(limit(case)))
         .collect();
-    let mut rows: Vec<_> = beginnings
-        .iter()
-        .zip(&mut caches)
-        .map(|((case, len), cache)| Row {
-            tokens: &case.tokens[..*len],
-            cache,
-            wants_logits: true,
-        })
+    let rows = beginnings.iter().zip(&mut seats);
+    let mut rows: Vec<_> = rows
+        .map(|((case, len), seat)| (seat, &case.tokens[..*len], true))
         .collect();
-    let found = model.forward(&mut rows).unwrap();
+    let found = memory.pass(model, &mut rows).unwrap();
     for ((case, len), found) in beginnings.iter().zip(found) {
         assert_close(
             &format!("{what}, {len} tokens in a batch"),

@@ -6,12 +6,11 @@ use candle_transformers::models::llama as theirs;
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
-use super::{Cache, Config, Llama};
+use super::{Config, Llama};
 use crate::{
     LoadError,
-    decoder::{Decoder, Row},
     fields::Fields,
-    fixtures::{MemoryFiles, llama_config, llama_files, llama_weights, options},
+    fixtures::{Memory, MemoryFiles, llama_config, llama_files, llama_weights, options},
     weights::Weights,
 };
 
@@ -22,15 +21,6 @@ const TOKENS: [u32; 23] = [
 fn load(files: &MemoryFiles) -> Result<Llama, LoadError> {
     let config = Config::read(&Fields::read(files, "config.json")?)?;
     Llama::load(Weights::open(Arc::new(files.clone()))?.as_ref(), config)
-}
-
-fn run(model: &Llama, cache: &mut Cache, tokens: &[u32]) -> Vec<f32> {
-    let rows = &mut [Row {
-        tokens,
-        cache,
-        wants_logits: true,
-    }];
-    model.forward(rows).unwrap().remove(0).unwrap()
 }
 
 fn assert_close(ours: &[f32], reference: &[f32], tolerance: f32) {
@@ -78,23 +68,22 @@ fn check(config: Value, dtype: Dtype) {
         .with("model.safetensors", weights);
     let model = load(&files).unwrap();
 
-    let mut cache = model.cache(TOKENS.len()).unwrap();
-    assert_close(
-        &run(&model, &mut cache, &TOKENS),
-        reference.last().unwrap(),
-        2e-4,
-    );
+    let mut memory = Memory::new(&model, 3 * TOKENS.len());
+    let mut seat = memory.seat(TOKENS.len());
+    let whole = memory.step(&model, &mut seat, &TOKENS);
+    assert_close(&whole, reference.last().unwrap(), 2e-4);
 
-    let mut cache = model.cache(TOKENS.len()).unwrap();
+    let mut seat = memory.seat(TOKENS.len());
     let mut read = 0;
     for chunk in TOKENS.chunks(5) {
         read += chunk.len();
-        assert_close(&run(&model, &mut cache, chunk), &reference[read - 1], 2e-4);
+        let found = memory.step(&model, &mut seat, chunk);
+        assert_close(&found, &reference[read - 1], 2e-4);
     }
 
-    let mut cache = model.cache(TOKENS.len()).unwrap();
+    let mut seat = memory.seat(TOKENS.len());
     for (token, reference) in TOKENS.iter().zip(&reference) {
-        assert_close(&run(&model, &mut cache, &[*token]), reference, 2e-4);
+        assert_close(&memory.step(&model, &mut seat, &[*token]), reference, 2e-4);
     }
 }
 
@@ -153,68 +142,49 @@ fn reads_rope_settings_in_the_newer_form() {
 #[test]
 fn rows_of_different_length_and_position_share_a_pass() {
     let model = load(&llama_files()).unwrap();
-    let cache = || model.cache(64).unwrap();
-    let (mut a, mut b, mut c) = (cache(), cache(), cache());
+    let mut memory = Memory::new(&model, 1024);
+    let (mut a, mut b, mut c) = (memory.seat(64), memory.seat(64), memory.seat(64));
     // One row is in the middle of its answer, one starts its prompt, one goes on with its prompt and wants nothing yet.
-    run(&model, &mut a, &TOKENS[..7]);
-    run(&model, &mut c, &TOKENS[..3]);
+    memory.step(&model, &mut a, &TOKENS[..7]);
+    memory.step(&model, &mut c, &TOKENS[..3]);
     let mut rows = [
-        Row {
-            tokens: &TOKENS[7..8],
-            cache: &mut a,
-            wants_logits: true,
-        },
-        Row {
-            tokens: &TOKENS[..11],
-            cache: &mut b,
-            wants_logits: true,
-        },
-        Row {
-            tokens: &TOKENS[3..9],
-            cache: &mut c,
-            wants_logits: false,
-        },
+        (&mut a, &TOKENS[7..8], true),
+        (&mut b, &TOKENS[..11], true),
+        (&mut c, &TOKENS[3..9], false),
     ];
-    let together = model.forward(&mut rows).unwrap();
-    assert_close(
-        together[0].as_ref().unwrap(),
-        &run(&model, &mut cache(), &TOKENS[..8]),
-        1e-5,
-    );
-    assert_close(
-        together[1].as_ref().unwrap(),
-        &run(&model, &mut cache(), &TOKENS[..11]),
-        1e-5,
-    );
+    let together = memory.pass(&model, &mut rows).unwrap();
+    let mut alone = |tokens: &[u32]| {
+        let mut seat = memory.seat(64);
+        memory.step(&model, &mut seat, tokens)
+    };
+    assert_close(together[0].as_ref().unwrap(), &alone(&TOKENS[..8]), 1e-5);
+    assert_close(together[1].as_ref().unwrap(), &alone(&TOKENS[..11]), 1e-5);
     assert!(together[2].is_none());
+    let expected = alone(&TOKENS[..10]);
     assert_close(
-        &run(&model, &mut c, &TOKENS[9..10]),
-        &run(&model, &mut cache(), &TOKENS[..10]),
+        &memory.step(&model, &mut c, &TOKENS[9..10]),
+        &expected,
         1e-5,
     );
 }
 
 #[test]
-fn a_cache_that_grows_keeps_its_past() {
+fn a_long_sequence_in_chunks_is_the_same_as_at_once() {
     let model = load(&llama_files()).unwrap();
     let tokens: Vec<u32> = (0..400).map(|index| index * 7 % 256).collect();
-    let mut stepped = model.cache(400).unwrap();
-    let chunked = tokens
-        .chunks(37)
-        .map(|chunk| run(&model, &mut stepped, chunk))
-        .last()
-        .unwrap();
-    assert_close(
-        &chunked,
-        &run(&model, &mut model.cache(400).unwrap(), &tokens),
-        2e-4,
+    let mut memory = Memory::new(&model, 800);
+    let (mut stepped, mut whole) = (memory.seat(400), memory.seat(400));
+    let mut last = Vec::new();
+    for chunk in tokens.chunks(37) {
+        last = memory.step(&model, &mut stepped, chunk);
+    }
+    assert_close(&last, &memory.step(&model, &mut whole, &tokens), 2e-4);
+    // 400 tokens fill their blocks.
+    let mut rows = [(&mut stepped, &[1][..], true)];
+    assert!(
+        memory.pass(&model, &mut rows).is_err(),
+        "there is no block for more"
     );
-    let rows = &mut [Row {
-        tokens: &[1],
-        cache: &mut stepped,
-        wants_logits: true,
-    }];
-    assert!(model.forward(rows).is_err(), "the limit of the cache holds");
 }
 
 fn refusal(field: &str, value: Value) -> String {

@@ -1,6 +1,8 @@
 //! What a chat request may say, and what it may not: a field that would change the answer and is not implemented is
 //! refused by name; a field that would not, or that nobody knows, is ignored.
 
+use std::sync::Arc;
+
 use engine::{ChatRequest, Text};
 use serde::Deserialize;
 use serde::de::MapAccess;
@@ -173,6 +175,8 @@ impl Fields {
             top_p: between("top_p", self.top_p.unwrap_or(1.0), 0.0, 1.0)?,
             seed: self.seed.map(|seed| seed.0),
             stop: stops(self.stop)?,
+            // Whoever has the connection says.
+            caller: Arc::default(),
         };
         let include_usage = self
             .stream_options
