@@ -32,12 +32,12 @@ fn reloadable(options: &mut Options, pinned: bool) {
         )
         .unwrap();
         if !pinned {
-            let gateway = layout.config("gateway");
-            let text = fs::read_to_string(&gateway).unwrap();
+            let policy = layout.path("gateway-policy.toml");
+            let text = fs::read_to_string(&policy).unwrap();
             let lines = text
                 .lines()
                 .filter(|line| !line.starts_with("manifest_sha256"));
-            fs::write(&gateway, lines.collect::<Vec<_>>().join("\n")).unwrap();
+            fs::write(&policy, lines.collect::<Vec<_>>().join("\n")).unwrap();
         }
     }));
 }
@@ -116,7 +116,7 @@ async fn a_newer_release_takes_over_and_what_is_in_flight_ends_on_the_one_before
 
     // More long answers than the model can give at once: most still wait for it, or are under way, at the switch.
     let port = stack.port();
-    let asked: Vec<_> = (0..24)
+    let asked: Vec<_> = (0..48)
         .map(|_| {
             tokio::spawn(async move {
                 let answer = send_to(port, &question(true, 450)).await;
