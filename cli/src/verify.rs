@@ -51,7 +51,7 @@ pub(crate) struct Verify {
     /// Check as of this time, RFC 3339, or "document": as of the time that the document says. Default: now.
     #[arg(long, value_name = "TIME", value_parser = At::parse, conflicts_with = "connect")]
     at: Option<At>,
-    /// What is accepted, TOML: images as in a gateway's [policy], and perhaps config_digest, models and max_age_s.
+    /// What is accepted, TOML: images as in a gateway's `[policy]`, and perhaps config_digest, models and max_age_s.
     #[arg(long, value_name = "TOML")]
     policy: Option<PathBuf>,
     /// This register must have this value, 96 hex digits. May be repeated.
