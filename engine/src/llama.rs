@@ -306,6 +306,6 @@ impl Norm {
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;

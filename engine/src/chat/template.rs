@@ -2,7 +2,14 @@
 
 use std::{collections::BTreeMap, io, time::SystemTime};
 
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use minijinja::{
+    Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig, value::Kwargs,
+};
+use serde::Serialize as _;
+use serde_json::{
+    Serializer,
+    ser::{Formatter, PrettyFormatter},
+};
 use time::{OffsetDateTime, format_description};
 use zeroize::Zeroizing;
 
@@ -202,10 +209,59 @@ fn raise_exception(_message: String) -> Result<String, Error> {
     ))
 }
 
-/// Python's form: no escapes for HTML, which minijinja's own filter makes.
-fn to_json(value: &Value) -> Result<String, Error> {
-    serde_json::to_string(value)
-        .map_err(|_text_inside| Error::new(ErrorKind::BadSerialization, "not JSON"))
+/// As Python writes it: a space behind each comma and colon, or lines with `indent`; no escapes for HTML, which minijinja's own
+/// filter makes.
+fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+    let not_json = || Error::new(ErrorKind::BadSerialization, "not JSON");
+    let indent = options.get::<Option<usize>>("indent")?;
+    options.assert_all_used()?;
+    let mut text = Vec::new();
+    let written = match indent {
+        Some(indent) if indent <= MAX_INDENT => {
+            let indent = vec![b' '; indent];
+            let style = PrettyFormatter::with_indent(&indent);
+            value.serialize(&mut Serializer::with_formatter(&mut text, style))
+        }
+        Some(_) => return Err(not_json()),
+        None => value.serialize(&mut Serializer::with_formatter(&mut text, OneLine)),
+    };
+    written.map_err(|_text_inside| not_json())?;
+    String::from_utf8(text).map_err(|_text_inside| not_json())
+}
+
+const MAX_INDENT: usize = 16;
+
+/// `json.dumps` without further arguments.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn begin_array_value<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        if first {
+            Ok(())
+        } else {
+            writer.write_all(b", ")
+        }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        if first {
+            Ok(())
+        } else {
+            writer.write_all(b", ")
+        }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
 }
 
 fn format_time(now: SystemTime, format: &str) -> Result<String, Error> {
@@ -216,5 +272,7 @@ fn format_time(now: SystemTime, format: &str) -> Result<String, Error> {
         .map_err(|_fixed| refuse())
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -56,7 +56,7 @@ fn renders_as_the_python_library_does() {
                   {% if not add_generation_prompt is defined %}no{% endif %}{{ messages[1:] | length }}";
     assert_eq!(
         render(source).unwrap(),
-        "{\"role\":\"user\",\"content\":\" <b>Hi</b> & \\\"you\\\" \"}then32"
+        "{\"role\": \"user\", \"content\": \" <b>Hi</b> & \\\"you\\\" \"}then32"
     );
 }
 

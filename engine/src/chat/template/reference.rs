@@ -1,0 +1,70 @@
+//! Conversations become the ids that transformers makes of them: `tests/templates.py` asks it on the spot.
+
+use std::{path::Path, process::Command, sync::Arc};
+
+use serde_json::Value;
+
+use super::ChatTemplate;
+use crate::{
+    DirFiles, Message, ModelFiles, Role, Text, chat::TOKENIZER_CONFIG, fields::Fields,
+    llama::reference::python, vocabulary::Vocabulary,
+};
+
+fn messages(case: &Value) -> Vec<Message> {
+    let message = |value: &Value| Message {
+        role: match value["role"].as_str().unwrap() {
+            "system" => Role::System,
+            "assistant" => Role::Assistant,
+            _ => Role::User,
+        },
+        content: Text::new(value["content"].as_str().unwrap().into()),
+    };
+    case["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(message)
+        .collect()
+}
+
+#[test]
+fn every_conversation_becomes_the_ids_that_transformers_makes_of_it() {
+    let Some(python) = python() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates.py");
+    let run = Command::new(python)
+        .arg(script)
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let mut seen = 0;
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let files: Arc<dyn ModelFiles> = Arc::new(DirFiles::new(&path));
+        let vocabulary = Vocabulary::read(files.as_ref(), None, 1 << 20).unwrap();
+        let config = Fields::read_optional(files.as_ref(), TOKENIZER_CONFIG).unwrap();
+        let template = ChatTemplate::read(files.as_ref(), config.as_ref(), None).unwrap();
+        let cases = std::fs::read(path.join("conversations.json")).unwrap();
+        let cases: Vec<Value> = serde_json::from_slice(&cases).unwrap();
+        assert_eq!(cases.len(), 50);
+        for (number, case) in cases.iter().enumerate() {
+            let text = template.render(&messages(case), 1 << 20).ok().unwrap();
+            let ids = vocabulary.encode(text.expose(), false).unwrap();
+            let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            assert_eq!(
+                *ids,
+                expected,
+                "{}, conversation {number}: {:?}",
+                path.display(),
+                text.expose()
+            );
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 8 * 50);
+}
