@@ -23,7 +23,7 @@ impl CheckError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::History(HistoryError::GoesBack { .. } | HistoryError::SameSerial { .. }) => 77,
+            Self::History(error) if error.refuses_policy() => 77,
             Self::History(_) => 66,
             Self::File(_) => 64,
         }

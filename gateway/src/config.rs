@@ -85,7 +85,7 @@ impl ConfigError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::History(HistoryError::GoesBack { .. } | HistoryError::SameSerial { .. }) => 77,
+            Self::History(error) if error.refuses_policy() => 77,
             _ => 64,
         }
     }

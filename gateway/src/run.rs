@@ -41,7 +41,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Workload { .. } | Self::Listen(_) => 69,
-            Self::History(HistoryError::GoesBack { .. } | HistoryError::SameSerial { .. }) => 77,
+            Self::History(error) if error.refuses_policy() => 77,
             Self::History(_) => 73,
         }
     }

@@ -78,6 +78,14 @@ pub enum HistoryError {
     },
 }
 
+impl HistoryError {
+    /// Whether the history is sound and the policy is what it refuses.
+    #[must_use]
+    pub fn refuses_policy(&self) -> bool {
+        matches!(self, Self::GoesBack { .. } | Self::SameSerial { .. })
+    }
+}
+
 impl History {
     /// Reads the file; one that does not exist yet is empty.
     ///
