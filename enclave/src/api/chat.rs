@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use engine::{ChatEvent, EngineError, FinishReason, Text, Usage};
+use engine::{ChatEvent, FinishReason, Text, Usage};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tokio::sync::mpsc::Receiver;
 use zeroize::Zeroizing;
@@ -51,10 +51,7 @@ pub(super) async fn chat(
         .map_err(|denied| app.denied(denied))?;
     let id = random_hex().ok_or_else(ApiError::internal)?;
     let head = Head::new(id, app.unix_time(), model);
-    let failed = |error| match error {
-        EngineError::Overloaded => ApiError::engine_busy(model.engine().retry_after()),
-        error => ApiError::engine(&error, "messages"),
-    };
+    let failed = |error| ApiError::model(model, &error, "messages");
     let mut chat = request.chat;
     chat.caller = connection.caller.id.to_string().into();
     let mut events = model.chat(permit, chat).await.map_err(failed)?;

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use engine::{Embeddings, EngineError};
+use engine::Embeddings;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
@@ -38,10 +38,7 @@ pub(super) async fn embed(
     let embeddings = model
         .embed(permit, request.input)
         .await
-        .map_err(|error| match error {
-            EngineError::Overloaded => ApiError::engine_busy(model.engine().retry_after()),
-            error => ApiError::engine(&error, "input"),
-        })?;
+        .map_err(|error| ApiError::model(model, &error, "input"))?;
     let response = respond(&app.answers, model.name(), &embeddings, request.encoding)?;
     Ok(with_model(response, model))
 }

@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::authz::Denied;
+use crate::models::Model;
 
 /// How long a caller should wait when the engine's queue is full: about one answer's time.
 const OVERLOAD_RETRY_S: u64 = 1;
@@ -203,7 +204,7 @@ impl ApiError {
     }
 
     /// The model's queue is full; it should be shorter after so long.
-    pub(crate) fn engine_busy(after: Duration) -> Self {
+    fn engine_busy(after: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             SERVER,
@@ -230,6 +231,14 @@ impl ApiError {
             "an error inside the enclave",
         )
         .code("internal_error")
+    }
+
+    /// As [`Self::engine`], with when this model expects to have room again.
+    pub(crate) fn model(model: &Model, error: &EngineError, param: &'static str) -> Self {
+        match error {
+            EngineError::Overloaded => Self::engine_busy(model.engine().retry_after()),
+            error => Self::engine(error, param),
+        }
     }
 
     /// What to tell the caller about an engine's refusal; `param` is the field that holds the text.
