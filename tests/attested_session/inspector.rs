@@ -227,45 +227,23 @@ async fn an_answer_that_is_none_is_refused_and_a_busy_enclave_is_not() {
     let address = closed.address;
     drop(closed);
     let gone = address.to_string();
-    let (code, text) = told(
-        &cloister(
-            &desk,
-            &[
-                "--connect",
-                &gone,
-                "--svid",
-                "svid.pem",
-                "--key",
-                "key.pem",
-                "--trust-bundle",
-                "ca.pem",
-                "--server-id",
-                SERVER,
-            ],
-        )
-        .await,
-    );
+    let dial = [
+        "--connect",
+        &gone,
+        "--svid",
+        "svid.pem",
+        "--key",
+        "key.pem",
+        "--trust-bundle",
+        "ca.pem",
+        "--server-id",
+        SERVER,
+    ];
+    let (code, text) = told(&cloister(&desk, &dial).await);
     assert_eq!(code, Some(69), "{text}");
     let key = desk.path().join("key.pem");
     fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap();
-    let (code, text) = told(
-        &cloister(
-            &desk,
-            &[
-                "--connect",
-                &gone,
-                "--svid",
-                "svid.pem",
-                "--key",
-                "key.pem",
-                "--trust-bundle",
-                "ca.pem",
-                "--server-id",
-                SERVER,
-            ],
-        )
-        .await,
-    );
+    let (code, text) = told(&cloister(&desk, &dial).await);
     assert_eq!(
         (code, text.contains("chmod 600")),
         (Some(64), true),

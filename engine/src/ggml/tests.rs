@@ -18,7 +18,7 @@ use crate::{
         byte_tokenizer, gguf_bytes, gguf_settings, llama_config, llama_files, llama_gguf,
         llama_weights, llama_weights_of, options, vocabulary_files,
     },
-    llama::{Config, Llama},
+    llama::{Config, Llama, reference::written_by},
     vocabulary::Vocabulary,
     weights::Weights,
 };
@@ -568,18 +568,7 @@ fn a_file_of_llama_cpps_writer_gives_its_weights_and_their_logits() {
         println!("skipped: the gguf package is missing (scripts/dev-tools brings it)");
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let script = root.join("engine/tests/write_gguf.py");
-    let run = Command::new(&python)
-        .arg(script)
-        .arg(directory.path())
-        .output()
-        .unwrap();
-    assert!(
-        run.status.success(),
-        "{}",
-        String::from_utf8_lossy(&run.stderr)
-    );
+    let directory = written_by(&python, "write_gguf.py");
     for format in ["f32", "f16", "bf16", "q8_0", "q4_k", "q6_k"] {
         let at = |side: &str| Arc::new(DirFiles::new(directory.path().join(format).join(side)));
         let (theirs, plain) = (at("gguf"), at("plain"));

@@ -8,6 +8,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
+use tempfile::TempDir;
 
 use super::{Config, Llama};
 use crate::{
@@ -149,11 +150,12 @@ pub(crate) fn python() -> Option<PathBuf> {
     None
 }
 
-#[test]
-fn every_family_says_what_transformers_says() {
-    let Some(python) = python() else { return };
+/// What a script of `engine/tests` writes into a folder of its own.
+pub(crate) fn written_by(python: &Path, script: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(script);
     let run = Command::new(python)
         .arg(script)
         .arg(directory.path())
@@ -164,6 +166,13 @@ fn every_family_says_what_transformers_says() {
         "{}",
         String::from_utf8_lossy(&run.stderr)
     );
+    directory
+}
+
+#[test]
+fn every_family_says_what_transformers_says() {
+    let Some(python) = python() else { return };
+    let directory = written_by(&python, "reference.py");
     let mut seen = (0, 0);
     for entry in std::fs::read_dir(directory.path()).unwrap() {
         let path = entry.unwrap().path();

@@ -1,13 +1,16 @@
 //! Conversations become the ids that transformers makes of them: `tests/templates.py` asks it on the spot.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::ChatTemplate;
 use crate::{
-    DirFiles, Message, ModelFiles, Role, Text, chat::TOKENIZER_CONFIG, fields::Fields,
-    llama::reference::python, vocabulary::Vocabulary,
+    DirFiles, Message, ModelFiles, Role, Text,
+    chat::TOKENIZER_CONFIG,
+    fields::Fields,
+    llama::reference::{python, written_by},
+    vocabulary::Vocabulary,
 };
 
 fn messages(case: &Value) -> Vec<Message> {
@@ -30,18 +33,7 @@ fn messages(case: &Value) -> Vec<Message> {
 #[test]
 fn every_conversation_becomes_the_ids_that_transformers_makes_of_it() {
     let Some(python) = python() else { return };
-    let directory = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates.py");
-    let run = Command::new(python)
-        .arg(script)
-        .arg(directory.path())
-        .output()
-        .unwrap();
-    assert!(
-        run.status.success(),
-        "{}",
-        String::from_utf8_lossy(&run.stderr)
-    );
+    let directory = written_by(&python, "templates.py");
     let mut seen = 0;
     for entry in std::fs::read_dir(directory.path()).unwrap() {
         let path = entry.unwrap().path();
