@@ -65,12 +65,16 @@ impl Rules<'_> {
             let leaf_form = check(leaf, Level::Leaf, cabundle.len())?;
             let validities = chain.validities.iter().chain([&leaf_form.validity]);
             let at = check_validity(validities, now)?;
-            let issuer = std::slice::from_ref(&chain.issuer);
-            verify_path(issuer, &[], leaf, at)?;
+            if !cache.has_signed(key, leaf) {
+                let issuer = std::slice::from_ref(&chain.issuer);
+                verify_path(issuer, &[], leaf, at)?;
+                cache.signed(key, leaf);
+            }
             return Ok(leaf_form);
         }
         let (chain, leaf_form) = self.verify_all(cabundle, intermediates, leaf, now)?;
         if let (Some((cache, key)), Some(chain)) = (known, chain) {
+            cache.signed(&key, leaf);
             cache.insert(key, chain);
         }
         Ok(leaf_form)

@@ -34,7 +34,7 @@ static BINDING: LazyLock<Binding> = LazyLock::new(|| Binding {
     }),
 });
 
-static GENUINE: LazyLock<Genuine> = LazyLock::new(|| genuine(&BINDING.user_data()));
+static GENUINE: LazyLock<Genuine<1>> = LazyLock::new(|| genuine(&BINDING.user_data()));
 
 fn policy() -> EvidencePolicy {
     let image = GENUINE.pcrs.iter().take(3).map(|(i, v)| (*i, *v)).collect();
@@ -52,7 +52,7 @@ fn policy() -> EvidencePolicy {
 
 fn bundle() -> EvidenceBundle {
     EvidenceBundle {
-        document: GENUINE.evidence.clone(),
+        document: GENUINE.evidence[0].clone(),
         nonce: Some(NONCE.to_vec()),
         public_key: Some(PUBLIC_KEY.to_vec()),
         binding: Some(BINDING.clone()),
@@ -117,7 +117,7 @@ fn a_whole_bundle_is_read_as_written_and_accepted() {
 
 #[test]
 fn a_document_alone_is_authentic_and_nothing_else_is_claimed() {
-    let report = audit(&EvidenceBundle::new(GENUINE.evidence.clone()));
+    let report = audit(&EvidenceBundle::new(GENUINE.evidence[0].clone()));
     assert!(report.is_accepted());
     let asked = |(_, verdict): &&(Step, Verdict)| *verdict != Verdict::NotAsked;
     assert_eq!(report.steps.iter().filter(asked).count(), 4);
@@ -170,7 +170,7 @@ fn every_part_that_does_not_fit_is_refused_at_its_step() {
 
 #[test]
 fn a_signature_that_is_not_the_leafs_ends_the_audit_for_everything_after_it() {
-    let mut bytes = GENUINE.evidence.as_bytes().to_vec();
+    let mut bytes = GENUINE.evidence[0].as_bytes().to_vec();
     *bytes.last_mut().unwrap() ^= 1;
     let mut spoiled = bundle();
     spoiled.document = attestation::Evidence::from_bytes(bytes).unwrap();
@@ -205,7 +205,7 @@ fn single_registers_are_asked_for_beside_images() {
             policy,
             ..BundleAudit::default()
         };
-        let document = EvidenceBundle::new(GENUINE.evidence.clone());
+        let document = EvidenceBundle::new(GENUINE.evidence[0].clone());
         document
             .audit(&verifier(), &asked, GENUINE.now)
             .is_accepted()

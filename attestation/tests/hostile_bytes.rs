@@ -21,7 +21,7 @@ static BINDING: LazyLock<Binding> = LazyLock::new(|| Binding {
     },
 });
 
-static GENUINE: LazyLock<Genuine> = LazyLock::new(|| genuine(&BINDING.user_data()));
+static GENUINE: LazyLock<Genuine<1>> = LazyLock::new(|| genuine(&BINDING.user_data()));
 
 fn verify(document: &[u8]) -> Result<(), Error> {
     let image = GENUINE
@@ -46,19 +46,19 @@ fn verify(document: &[u8]) -> Result<(), Error> {
 
 /// The one change that keeps a document's meaning: COSE lets the tag be there or not.
 fn is_tagged_original(document: &[u8]) -> bool {
-    document.split_first() == Some((&0xd2, GENUINE.evidence.as_bytes()))
+    document.split_first() == Some((&0xd2, GENUINE.evidence[0].as_bytes()))
 }
 
 #[test]
 fn the_unchanged_document_is_accepted_with_and_without_its_tag() {
-    let original = GENUINE.evidence.as_bytes();
+    let original = GENUINE.evidence[0].as_bytes();
     assert_eq!(verify(original), Ok(()));
     assert_eq!(verify(&[&[0xd2], original].concat()), Ok(()));
 }
 
 #[test]
 fn every_truncation_is_refused() {
-    let original = GENUINE.evidence.as_bytes();
+    let original = GENUINE.evidence[0].as_bytes();
     for length in 1..original.len() {
         assert!(
             matches!(verify(&original[..length]), Err(Error::Structure(_))),
@@ -84,7 +84,7 @@ proptest! {
 
     #[test]
     fn a_changed_byte_is_refused(position in any::<prop::sample::Index>(), change in 1..=u8::MAX) {
-        let mut document = GENUINE.evidence.as_bytes().to_vec();
+        let mut document = GENUINE.evidence[0].as_bytes().to_vec();
         let position = position.index(document.len());
         document[position] ^= change;
         prop_assert!(verify(&document).is_err(), "byte {position} changed by {change:#x}");
@@ -96,7 +96,7 @@ proptest! {
         removed in 0..64_usize,
         inserted in prop::collection::vec(any::<u8>(), 0..64),
     ) {
-        let original = GENUINE.evidence.as_bytes();
+        let original = GENUINE.evidence[0].as_bytes();
         let at = at.index(original.len());
         let end = (at + removed).min(original.len());
         let document = [&original[..at], &inserted, &original[end..]].concat();

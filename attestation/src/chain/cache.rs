@@ -1,4 +1,4 @@
-//! Authorities that were verified before.
+//! Authorities, and leaves below them, whose signatures were verified before.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -13,20 +13,60 @@ use crate::digest::Sha256Digest;
 /// Real chains change once a day and enclave: enough for a fleet, and below 100 KiB.
 const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 
-/// Remembers chains of authorities whose signatures were verified, root to instance, so that the next document of the same
-/// machine costs two signature checks and not five. Clones share one memory.
+/// Leaves for each chain, on average: an enclave has one for three hours.
+const LEAVES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
+/// Remembers chains of authorities whose signatures were verified, root to instance, and which leaves they were seen to sign.
+/// The next document of the same machine costs two signature checks and not five; one with the same leaf, as in every renewal of a
+/// session, costs one. Clones share one memory.
 ///
-/// What is remembered is named by the SHA-256 of every certificate of the chain, the root included: a chain with another
-/// byte, or under another root, is another chain. Leaf certificates and verdicts are never remembered, and the validity of
-/// each remembered certificate is checked against the time of each use. The least recently used chain gives way.
+/// What is remembered is named by the SHA-256 of every certificate, the root included: a chain or leaf with another byte, or under
+/// another root, is another one. Only signatures are remembered, which hold forever: the form of the leaf, and the validity of each
+/// certificate at the time of use, are looked at each time; documents and verdicts are never remembered. What was not used for
+/// longest gives way.
 #[derive(Clone, Debug)]
 pub struct ChainCache {
-    capacity: NonZeroUsize,
-    chains: Arc<Mutex<Chains>>,
+    memory: Arc<Mutex<Memory>>,
 }
 
-/// By name, most recently used last.
-type Chains = VecDeque<(Sha256Digest, Arc<VerifiedChain>)>;
+#[derive(Debug)]
+struct Memory {
+    chains: Recent<Arc<VerifiedChain>>,
+    leaves: Recent<()>,
+}
+
+/// At most so many values by name, most recently used last.
+#[derive(Debug)]
+struct Recent<V> {
+    capacity: NonZeroUsize,
+    values: VecDeque<(Sha256Digest, V)>,
+}
+
+impl<V: Clone> Recent<V> {
+    fn new(capacity: NonZeroUsize) -> Self {
+        Self {
+            capacity,
+            values: VecDeque::new(),
+        }
+    }
+
+    fn find(&mut self, key: &Sha256Digest) -> Option<V> {
+        let position = self.values.iter().rposition(|(known, _)| known == key)?;
+        let found = self.values.remove(position)?;
+        let value = found.1.clone();
+        self.values.push_back(found);
+        Some(value)
+    }
+
+    fn insert(&mut self, key: Sha256Digest, value: V) {
+        // Two threads may have verified it at once.
+        self.values.retain(|(known, _)| *known != key);
+        while self.values.len() >= self.capacity.get() {
+            self.values.pop_front();
+        }
+        self.values.push_back((key, value));
+    }
+}
 
 /// What is left to know of authorities whose signatures, names, extensions and path lengths hold.
 #[derive(Debug)]
@@ -53,17 +93,20 @@ impl Default for ChainCache {
 }
 
 impl ChainCache {
-    /// Room for `capacity` chains, about 700 bytes each.
+    /// Room for `capacity` chains, about 700 bytes each, and four times as many leaves of 32 bytes.
     pub fn new(capacity: NonZeroUsize) -> Self {
+        let memory = Memory {
+            chains: Recent::new(capacity),
+            leaves: Recent::new(capacity.saturating_mul(LEAVES)),
+        };
         Self {
-            capacity,
-            chains: Arc::default(),
+            memory: Arc::new(Mutex::new(memory)),
         }
     }
 
     /// How many chains are remembered.
     pub fn len(&self) -> usize {
-        self.with(|chains| chains.len())
+        self.with(|memory| memory.chains.values.len())
     }
 
     /// True when none is.
@@ -84,29 +127,28 @@ impl ChainCache {
     }
 
     pub(super) fn find(&self, key: &Sha256Digest) -> Option<Arc<VerifiedChain>> {
-        self.with(|chains| {
-            let position = chains.iter().rposition(|(known, _)| known == key)?;
-            let found = chains.remove(position)?;
-            let chain = Arc::clone(&found.1);
-            chains.push_back(found);
-            Some(chain)
-        })
+        self.with(|memory| memory.chains.find(key))
     }
 
     pub(super) fn insert(&self, key: Sha256Digest, chain: VerifiedChain) {
-        self.with(|chains| {
-            // Two threads may have verified it at once.
-            chains.retain(|(known, _)| *known != key);
-            while chains.len() >= self.capacity.get() {
-                chains.pop_front();
-            }
-            chains.push_back((key, Arc::new(chain)));
-        });
+        self.with(|memory| memory.chains.insert(key, Arc::new(chain)));
+    }
+
+    /// Whether the chain of that name was seen to have signed exactly this leaf.
+    pub(super) fn has_signed(&self, chain: &Sha256Digest, leaf: &[u8]) -> bool {
+        let key = Self::key(&[chain.as_bytes().as_slice(), leaf]);
+        self.with(|memory| memory.leaves.find(&key).is_some())
+    }
+
+    /// The signature of that chain's last authority on this leaf was verified.
+    pub(super) fn signed(&self, chain: &Sha256Digest, leaf: &[u8]) {
+        let key = Self::key(&[chain.as_bytes().as_slice(), leaf]);
+        self.with(|memory| memory.leaves.insert(key, ()));
     }
 
     /// Nothing in here can panic half-way, so what a poisoned lock guards is whole.
-    fn with<T>(&self, access: impl FnOnce(&mut Chains) -> T) -> T {
-        access(&mut self.chains.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, access: impl FnOnce(&mut Memory) -> T) -> T {
+        access(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -149,6 +191,19 @@ mod tests {
         cache.insert(key(1), chain());
         assert_eq!(cache.len(), 1);
         assert!(ChainCache::default().is_empty());
+    }
+
+    #[test]
+    fn a_leaf_is_known_below_its_own_chain_only() {
+        let cache = ChainCache::new(NonZeroUsize::MIN);
+        cache.signed(&key(1), b"leaf");
+        assert!(cache.has_signed(&key(1), b"leaf"));
+        assert!(!cache.has_signed(&key(2), b"leaf"));
+        assert!(!cache.has_signed(&key(1), b"leaf2"));
+        for other in 2..=5 {
+            cache.signed(&key(other), b"leaf");
+        }
+        assert!(!cache.has_signed(&key(1), b"leaf"), "four leaves at most");
     }
 
     #[test]

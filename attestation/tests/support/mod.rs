@@ -1,4 +1,4 @@
-//! A genuine document under a root made for the occasion. Only this crate's own tests and benchmark use it; the
+//! Genuine documents under a root made for the occasion. Only this crate's own tests and benchmark use it; the
 //! simulated secure module, which knows far more, lives outside of this crate.
 
 use std::time::{Duration, SystemTime};
@@ -11,9 +11,9 @@ use rcgen::{
     PKCS_ECDSA_P384_SHA384, date_time_ymd,
 };
 
-pub(crate) struct Genuine {
+pub(crate) struct Genuine<const N: usize> {
     pub(crate) anchor: TrustAnchor,
-    pub(crate) evidence: Evidence,
+    pub(crate) evidence: [Evidence; N],
     pub(crate) now: SystemTime,
     pub(crate) pcrs: Pcrs,
 }
@@ -21,8 +21,8 @@ pub(crate) struct Genuine {
 pub(crate) const NONCE: &[u8] = &[7; 32];
 pub(crate) const PUBLIC_KEY: &[u8] = &[8; 91];
 
-/// Root, three intermediates and a leaf, as the real ones; the document carries `user_data`.
-pub(crate) fn genuine(user_data: &[u8]) -> Genuine {
+/// Root, three intermediates and `N` leaves, as the real ones, and a document by each leaf, which carries `user_data`.
+pub(crate) fn genuine<const N: usize>(user_data: &[u8]) -> Genuine<N> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000 + 3600); // 2030-01-01T01:00Z
     let mut issuer = authority("root", None);
     let root = issuer.0.clone();
@@ -31,15 +31,31 @@ pub(crate) fn genuine(user_data: &[u8]) -> Genuine {
         issuer = authority(name, Some(&issuer.1));
         cabundle.push(issuer.0.clone());
     }
+    let pcrs: Pcrs = (0..16)
+        .map(|index| (index, Pcr::ZERO.extend(&[index])))
+        .collect();
+    let evidence = std::array::from_fn(|_| document(user_data, now, &pcrs, &cabundle, &issuer.1));
+    Genuine {
+        anchor: TrustAnchor::from_der(&root).unwrap(),
+        evidence,
+        now,
+        pcrs,
+    }
+}
+
+fn document(
+    user_data: &[u8],
+    now: SystemTime,
+    pcrs: &Pcrs,
+    cabundle: &[Vec<u8>],
+    issuer: &Issuer<'static, KeyPair>,
+) -> Evidence {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
     let mut leaf = params("leaf");
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    let leaf = leaf.signed_by(&key, &issuer.1).unwrap();
+    let leaf = leaf.signed_by(&key, issuer).unwrap();
 
-    let pcrs: Pcrs = (0..16)
-        .map(|index| (index, Pcr::ZERO.extend(&[index])))
-        .collect();
     let mut payload = vec![0xbf];
     let mut member = |name: &str, value: Vec<u8>| {
         payload.extend(text(name));
@@ -90,12 +106,7 @@ pub(crate) fn genuine(user_data: &[u8]) -> Genuine {
         &bytes(signature.as_ref()),
     ]
     .concat();
-    Genuine {
-        anchor: TrustAnchor::from_der(&root).unwrap(),
-        evidence: Evidence::from_bytes(document).unwrap(),
-        now,
-        pcrs,
-    }
+    Evidence::from_bytes(document).unwrap()
 }
 
 fn authority(

@@ -150,6 +150,28 @@ fn a_leaf_is_judged_anew_each_time() {
 }
 
 #[test]
+fn a_remembered_leaf_still_ends_and_another_byte_makes_it_another() {
+    let (world, _cache) = warmed();
+    let evidence = world.attest();
+    world.verify(&evidence).unwrap();
+    let after = world.now() + 4 * HOUR;
+    assert!(validity(&world.verify_at(&evidence, after), 4));
+
+    let length = {
+        let user_data = world.binding.user_data();
+        let (document, _) = world.nsm.document(&request(&user_data)).unwrap();
+        document.certificate.len()
+    };
+    for byte in 0..length {
+        let verdict = world.spoiled(|d| d.certificate[byte] ^= 1);
+        assert!(verdict.is_err(), "byte {byte}");
+    }
+    // Nothing of that was remembered either.
+    assert!(world.spoiled(|d| d.certificate[length - 1] ^= 1).is_err());
+    assert!(world.spoiled(|_| {}).is_ok());
+}
+
+#[test]
 fn one_memory_for_two_roots_keeps_them_apart() {
     let cache = ChainCache::default();
     let (mut one, mut two) = (World::new(), World::new());
