@@ -14,7 +14,7 @@ mod parse;
 pub use parse::ParseBindingError;
 
 /// Version of the canonical text. A change of any member's meaning takes a new number.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What the attester says about itself and about the exchange the evidence belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct ModelIdentity {
     pub epoch: u64,
     /// SHA-256 of the signed manifest's bytes.
     pub manifest_sha256: Sha256Digest,
+    /// SHA-256 of the DER SubjectPublicKeyInfo of the publisher whose signature on the manifest was verified.
+    pub publisher_sha256: Sha256Digest,
 }
 
 /// What a document was made for.
@@ -197,6 +199,7 @@ struct CanonicalModel<'a> {
     name: &'a str,
     epoch: String,
     manifest_sha256: Sha256Digest,
+    publisher_sha256: Sha256Digest,
 }
 
 impl<'a> CanonicalSubject<'a> {
@@ -215,6 +218,7 @@ impl<'a> CanonicalSubject<'a> {
                     name: &model.name,
                     epoch: model.epoch.to_string(),
                     manifest_sha256: model.manifest_sha256,
+                    publisher_sha256: model.publisher_sha256,
                 })
                 .collect(),
         }

@@ -36,6 +36,9 @@ pub struct AcceptedModel {
     /// Pins one sealed package exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_sha256: Option<Sha256Digest>,
+    /// Pins who signed the package, as [`ModelIdentity::publisher_sha256`]; empty pins nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publishers: Vec<Sha256Digest>,
 }
 
 /// Evidence that is not what the policy asks for.
@@ -97,6 +100,14 @@ pub enum PolicyError {
         /// The binding's.
         actual: Sha256Digest,
     },
+    /// Another publisher's.
+    #[error("publisher of model {name:?} is {actual}, which the policy does not list")]
+    ModelPublisher {
+        /// Its name.
+        name: String,
+        /// The binding's.
+        actual: Sha256Digest,
+    },
 }
 
 impl EvidencePolicy {
@@ -148,6 +159,13 @@ impl EvidencePolicy {
                     name: name(),
                     expected,
                     actual: model.manifest_sha256,
+                });
+            }
+            let publisher = model.publisher_sha256;
+            if !rule.publishers.is_empty() && !rule.publishers.contains(&publisher) {
+                return Err(PolicyError::ModelPublisher {
+                    name: name(),
+                    actual: publisher,
                 });
             }
         }

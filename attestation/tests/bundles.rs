@@ -30,6 +30,7 @@ static BINDING: LazyLock<Binding> = LazyLock::new(|| Binding {
             name: "chat".into(),
             epoch: 7,
             manifest_sha256: Sha256Digest::of(MANIFEST),
+            publisher_sha256: Sha256Digest::of(b"publisher"),
         }],
     }),
 });
@@ -45,6 +46,7 @@ fn policy() -> EvidencePolicy {
             name: "chat".into(),
             min_epoch: 7,
             manifest_sha256: Some(Sha256Digest::of(MANIFEST)),
+            publishers: vec![Sha256Digest::of(b"next"), Sha256Digest::of(b"publisher")],
         }],
         max_age_s: Some(60),
     }
@@ -264,6 +266,13 @@ fn models_and_manifests_are_judged_by_what_the_evidence_names() {
         models(|rules| rules[0].manifest_sha256 = Some(Sha256Digest::of(b"other"))),
         PolicyError::ModelManifest { .. }
     ));
+    assert_eq!(
+        models(|rules| rules[0].publishers.truncate(1)),
+        PolicyError::ModelPublisher {
+            name: name(),
+            actual: Sha256Digest::of(b"publisher")
+        }
+    );
     assert_eq!(
         models(|rules| rules[0].name = "other".into()),
         PolicyError::ModelMissing {

@@ -208,13 +208,14 @@ pub(crate) async fn manifest(
         name: name.clone(),
         epoch: manifest.epoch,
         manifest_sha256: package.manifest_sha256().into(),
+        publisher_sha256: (*package.publisher().digest().as_bytes()).into(),
     };
     tracing::info!(
         step = 5,
         model = name,
         epoch = identity.epoch,
         manifest_sha256 = %identity.manifest_sha256,
-        publisher = package.publisher().id(),
+        publisher_sha256 = %identity.publisher_sha256,
         "manifest verified"
     );
     steps.done(5, "manifest", begun);

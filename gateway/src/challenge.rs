@@ -94,7 +94,7 @@ mod tests {
 
     fn answer(evidence: &str, models: usize) -> String {
         let model = format!(
-            r#"{{"name":"m","epoch":1,"manifest_sha256":"{}"}}"#,
+            r#"{{"name":"m","epoch":1,"manifest_sha256":"{0}","publisher_sha256":"{0}"}}"#,
             "00".repeat(32)
         );
         format!(

@@ -97,13 +97,17 @@ impl Checked {
         }
         for model in &policy.models {
             let package = model.manifest_sha256.map_or_else(
-                || "any package of its publishers".to_owned(),
+                || "any package".to_owned(),
                 |digest| format!("package {digest}"),
             );
             row(
                 "model",
                 &format!("{} from epoch {}, {package}", model.name, model.min_epoch),
             );
+            match model.publishers.as_slice() {
+                [] => row("  publisher", &"any that the measured configuration trusts"),
+                pins => pins.iter().for_each(|pin| row("  publisher", pin)),
+            }
         }
         row("max_age_s", &policy.max_age.as_secs());
         row("reattest_s", &policy.reattest.as_secs());
@@ -131,6 +135,7 @@ impl Checked {
                     "name": model.name,
                     "min_epoch": model.min_epoch,
                     "manifest_sha256": model.manifest_sha256,
+                    "publishers": model.publishers,
                 })
             })
             .collect();

@@ -148,6 +148,15 @@ pub enum Error {
         expected: Sha256Digest,
         actual: Sha256Digest,
     },
+    #[error(
+        "model {name} is signed by publisher {actual}, expected {}",
+        any_of(expected)
+    )]
+    ModelPublisher {
+        name: String,
+        expected: Vec<Sha256Digest>,
+        actual: Sha256Digest,
+    },
     // A new policy, on a connection that an earlier one accepted.
     #[error("the new policy does not list {0}")]
     ServerUnlisted(SpiffeId),
@@ -189,7 +198,8 @@ impl Error {
             | Self::ModelUnlisted { .. }
             | Self::ModelTwice { .. }
             | Self::ModelEpoch { .. }
-            | Self::ModelManifest { .. } => Step::Models,
+            | Self::ModelManifest { .. }
+            | Self::ModelPublisher { .. } => Step::Models,
             Self::Expired => Step::Expiry,
             _ => return None,
         })
@@ -209,6 +219,9 @@ impl Error {
             Self::ModelManifest {
                 expected, actual, ..
             } => Some((expected.to_string(), actual.to_string())),
+            Self::ModelPublisher {
+                expected, actual, ..
+            } => Some((any_of(expected), actual.to_string())),
             Self::ModelEpoch {
                 minimum, actual, ..
             } => Some((format!("at least {minimum}"), actual.to_string())),

@@ -82,6 +82,9 @@ pub struct ModelRule {
     pub min_epoch: u64,
     /// Pins one sealed package exactly.
     pub manifest_sha256: Option<Sha256Digest>,
+    /// Pins who signed the package: SHA-256 of the DER SubjectPublicKeyInfo of the publisher's key. Empty pins nobody: then the
+    /// enclave's measured configuration alone says whose packages it opens.
+    pub publishers: Vec<Sha256Digest>,
 }
 
 /// A policy that cannot be meant.
@@ -128,6 +131,9 @@ impl Policy {
             if !names.insert(&model.name) {
                 return Err(PolicyError::ModelTwice(model.name.clone()));
             }
+            if model.publishers.len() > MAX_ALTERNATIVES {
+                return Err(PolicyError::TooMany("models.publishers"));
+            }
         }
         for (field, entries) in [
             ("config_digests", self.config_digests.len()),
@@ -155,7 +161,14 @@ impl Policy {
         let models: Vec<_> = self
             .models
             .iter()
-            .map(|model| json!([model.name, model.min_epoch, model.manifest_sha256]))
+            .map(|model| {
+                json!([
+                    model.name,
+                    model.min_epoch,
+                    model.manifest_sha256,
+                    model.publishers
+                ])
+            })
             .collect();
         let servers = self.server_ids.as_slice().iter();
         let servers: Vec<_> = servers.map(ToString::to_string).collect();

@@ -197,6 +197,7 @@ fn summary(config: &Config) {
             name = model.name,
             min_epoch = model.min_epoch,
             manifest_sha256 = model.manifest_sha256.map(|digest| digest.to_string()),
+            publishers = ?model.publishers,
             "accepted model"
         );
     }

@@ -165,6 +165,13 @@ fn check_models(policy: &Policy, served: &[ModelIdentity]) -> Result<(), Error> 
                 actual: model.manifest_sha256,
             });
         }
+        if !rule.publishers.is_empty() && !rule.publishers.contains(&model.publisher_sha256) {
+            return Err(Error::ModelPublisher {
+                name: name(),
+                expected: rule.publishers.clone(),
+                actual: model.publisher_sha256,
+            });
+        }
     }
     let unlisted = served
         .iter()

@@ -22,6 +22,7 @@ roles = ["arn:aws:iam::123456789012:role/enclaves"]
 name = "demo"
 min_epoch = 3
 manifest_sha256 = "DIGEST"
+publishers = ["DIGEST"]
 "#;
 
 fn policy(dir: &Path, edit: impl FnOnce(String) -> String) -> String {

@@ -41,9 +41,14 @@ impl PublisherKey {
         pem::encode("PUBLIC KEY", &self.spki()).to_string()
     }
 
-    /// SHA-256 of the SubjectPublicKeyInfo, in hex: how messages, envelopes and configurations name a publisher.
+    /// SHA-256 of the DER SubjectPublicKeyInfo.
+    pub fn digest(&self) -> Sha256Digest {
+        Sha256Digest::of(&self.spki())
+    }
+
+    /// [`Self::digest`] in hex: how messages, envelopes and configurations name a publisher.
     pub fn id(&self) -> String {
-        Sha256Digest::of(&self.spki()).to_string()
+        self.digest().to_string()
     }
 
     /// Whether this key signed the message that has this digest. Only a digest that the caller computed itself means anything.

@@ -78,6 +78,7 @@ impl World {
                 name: MODEL.to_owned(),
                 epoch: 7,
                 manifest_sha256: Sha256Digest::of(b"the manifest"),
+                publisher_sha256: Sha256Digest::of(b"the publisher"),
             }],
         })
     }
@@ -102,6 +103,7 @@ impl World {
                 name: MODEL.to_owned(),
                 min_epoch: 7,
                 manifest_sha256: Some(self.models[0].manifest_sha256),
+                publishers: vec![self.models[0].publisher_sha256],
             }],
             max_age: Duration::from_secs(300),
             reattest: Duration::from_secs(600),

@@ -39,6 +39,7 @@ fn desk(world: &World) -> TempDir {
             name: MODEL.to_owned(),
             min_epoch: 7,
             manifest_sha256: gateway.models[0].manifest_sha256,
+            publishers: gateway.models[0].publishers.clone(),
         }],
         max_age_s: Some(300),
     };

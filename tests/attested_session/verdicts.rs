@@ -438,6 +438,14 @@ async fn another_model_is_refused_however_it_is_told() {
         matches!(manifest, Error::ModelManifest { .. }),
         "{manifest}"
     );
+    let publisher = unwanted(Step::Models, |policy| {
+        policy.models[0].publishers = vec![Sha256Digest::of(b"another publisher")];
+    })
+    .await;
+    assert!(
+        matches!(publisher, Error::ModelPublisher { .. }),
+        "{publisher}"
+    );
     let epoch = unwanted(Step::Models, |policy| policy.models[0].min_epoch = 8).await;
     assert!(
         matches!(
@@ -465,6 +473,10 @@ async fn another_model_is_refused_however_it_is_told() {
     // Says the right models, attests others.
     liar(Step::Binding, |_, draft| {
         draft.models[0].manifest_sha256 = Sha256Digest::of(b"another manifest")
+    })
+    .await;
+    liar(Step::Binding, |_, draft| {
+        draft.models[0].publisher_sha256 = Sha256Digest::of(b"another publisher")
     })
     .await;
 }

@@ -21,6 +21,7 @@ fuzz_target!(|input: (String, String, String, u64)| {
                 name: name.clone(),
                 epoch,
                 manifest_sha256: digest,
+                publisher_sha256: digest,
             }],
         }),
     };

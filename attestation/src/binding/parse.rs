@@ -61,6 +61,7 @@ struct WireModel {
     name: String,
     epoch: String,
     manifest_sha256: Sha256Digest,
+    publisher_sha256: Sha256Digest,
 }
 
 impl Binding {
@@ -133,6 +134,7 @@ impl WireModel {
                 .map_err(|_number| ParseBindingError::NotCanonical)?,
             name: self.name,
             manifest_sha256: self.manifest_sha256,
+            publisher_sha256: self.publisher_sha256,
         })
     }
 }

@@ -19,6 +19,7 @@ fn session() -> SessionSubject {
             name: "m".into(),
             epoch: u64::MAX,
             manifest_sha256: Sha256Digest::from_bytes([6; 32]),
+            publisher_sha256: Sha256Digest::from_bytes([7; 32]),
         }],
     }
 }
@@ -33,15 +34,16 @@ fn a_session_is_written_in_canonical_order_with_its_label() {
         concat!(
             r#"{{"boot_id":"{boot}","config_digest":"{config}","exporter":"{exporter}","#,
             r#""label":"cloister evidence binding: session","#,
-            r#""models":[{{"epoch":"18446744073709551615","manifest_sha256":"{manifest}","name":"m"}}],"#,
+            r#""models":[{{"epoch":"18446744073709551615","manifest_sha256":"{manifest}","name":"m","publisher_sha256":"{publisher}"}}],"#,
             r#""peer_leaf_sha256":"{peer}","purpose":"session","role":"server","#,
-            r#""spiffe_id":"spiffe://example.org/enclave","svid_serial":"0a1b","tls_spki_sha256":"{spki}","v":1}}"#,
+            r#""spiffe_id":"spiffe://example.org/enclave","svid_serial":"0a1b","tls_spki_sha256":"{spki}","v":2}}"#,
         ),
         boot = "02".repeat(16),
         config = "01".repeat(32),
         exporter = "04".repeat(32),
         manifest = "06".repeat(32),
         peer = "05".repeat(32),
+        publisher = "07".repeat(32),
         spki = "03".repeat(32),
     );
     assert_eq!(text(&binding(Subject::Session(session()))), expected);
@@ -55,7 +57,7 @@ fn a_key_release_is_written_in_canonical_order_with_its_label() {
     let expected = format!(
         concat!(
             r#"{{"boot_id":"{boot}","config_digest":"{config}","label":"cloister evidence binding: key-release","#,
-            r#""purpose":"key-release","runtime_data_sha384":"{runtime}","v":1}}"#,
+            r#""purpose":"key-release","runtime_data_sha384":"{runtime}","v":2}}"#,
         ),
         boot = "02".repeat(16),
         config = "01".repeat(32),
@@ -66,7 +68,7 @@ fn a_key_release_is_written_in_canonical_order_with_its_label() {
     assert_eq!(hex::encode(release.user_data()), RELEASE_SHA512);
 }
 
-const RELEASE_SHA512: &str = "837c7062470990f33b3430c80acf7baf2a12b397d6642477c98b6990536417319a01ac7f5293d79ebcd9bfe5aba5c41de92aea051f1f2ca82f1eb7754c98acf9";
+const RELEASE_SHA512: &str = "4eebfaf91277cc2683d6872e8ace33e6b187f16a4e89d45a2380ec0373c5732897c693d917ef0d6da4b9fb3ceeee481273aa9863a6aa59a4978abb199d84075b";
 
 #[test]
 fn every_member_changes_the_user_data() {
@@ -88,6 +90,7 @@ fn every_member_changes_the_user_data() {
         with(&|s| s.models[0].name.push('2')),
         with(&|s| s.models[0].epoch -= 1),
         with(&|s| s.models[0].manifest_sha256 = other),
+        with(&|s| s.models[0].publisher_sha256 = other),
         binding(Subject::SvidIssuance {
             csr_sha256: other,
             spki_sha256: other,
@@ -160,8 +163,8 @@ fn a_text_in_another_form_or_with_another_meaning_is_refused() {
     let release = text(&binding(subjects()[0].clone()));
     let not_canonical = Err(ParseBindingError::NotCanonical);
     for (original, from, to) in [
-        (&session, r#""v":1"#, r#""v":2"#),
-        (&session, r#""v":1"#, r#""v":1 "#),
+        (&session, r#""v":2"#, r#""v":1"#),
+        (&session, r#""v":2"#, r#""v":2 "#),
         (&session, r#""role":"server""#, r#""role":"client""#),
         (&session, "binding: session", "binding: key-release"),
         (
@@ -177,8 +180,8 @@ fn a_text_in_another_form_or_with_another_meaning_is_refused() {
         ),
         (&session, r#""0a1b""#, r#""\u0030a1b""#),
         (&session, "0404", "0404".to_uppercase().as_str()),
-        (&release, r#","v":1"#, r#","role":"server","v":1"#),
-        (&release, r#","v":1"#, r#","svid_serial":"0a","v":1"#),
+        (&release, r#","v":2"#, r#","role":"server","v":2"#),
+        (&release, r#","v":2"#, r#","svid_serial":"0a","v":2"#),
     ] {
         let changed = original.replacen(from, to, 1);
         if changed != **original {
@@ -190,9 +193,9 @@ fn a_text_in_another_form_or_with_another_meaning_is_refused() {
         }
     }
     for (from, to) in [
-        (r#","v":1"#, r#","v":1,"w":1"#),
-        (r#","v":1"#, r#","v":1,"v":1"#),
-        (r#","v":1"#, r#","v":-1"#),
+        (r#","v":2"#, r#","v":2,"w":1"#),
+        (r#","v":2"#, r#","v":2,"v":2"#),
+        (r#","v":2"#, r#","v":-1"#),
         (r#""purpose":"session""#, r#""purpose":"other""#),
         (r#""18446744073709551615""#, "1"),
         ("0404", "04"),

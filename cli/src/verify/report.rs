@@ -222,6 +222,7 @@ fn show_binding(text: &mut String, binding: &Binding) {
                     name,
                     epoch,
                     manifest_sha256,
+                    publisher_sha256,
                 } = model;
                 let name = printable(name);
                 field(
@@ -229,6 +230,7 @@ fn show_binding(text: &mut String, binding: &Binding) {
                     "  model",
                     format_args!("{name} epoch {epoch} manifest {manifest_sha256}"),
                 );
+                field(text, "  publisher", publisher_sha256);
             }
         }
     }

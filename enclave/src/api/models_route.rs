@@ -32,6 +32,7 @@ struct Entry<'a> {
     dimensions: Option<usize>,
     epoch: u64,
     manifest_sha256: Sha256Digest,
+    publisher_sha256: Sha256Digest,
 }
 
 impl<'a> From<&'a Model> for Entry<'a> {
@@ -47,6 +48,7 @@ impl<'a> From<&'a Model> for Entry<'a> {
             dimensions: engine.dimensions(),
             epoch: model.identity().epoch,
             manifest_sha256: model.identity().manifest_sha256,
+            publisher_sha256: model.identity().publisher_sha256,
         }
     }
 }

@@ -50,6 +50,7 @@ impl World {
             name: "demo".to_owned(),
             epoch: 3,
             manifest_sha256: manifest,
+            publisher_sha256: (*signer.public().unwrap().digest().as_bytes()).into(),
         };
         let open = Model::new(identity, 0, engine.unwrap());
         let config = ModelConfig {

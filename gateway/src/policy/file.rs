@@ -86,6 +86,8 @@ struct ModelTable {
     name: String,
     min_epoch: u64,
     manifest_sha256: Option<Sha256Digest>,
+    #[serde(default)]
+    publishers: Vec<Sha256Digest>,
 }
 
 fn default_max_age() -> u64 {
@@ -166,6 +168,7 @@ impl Body {
             name: model.name,
             min_epoch: model.min_epoch,
             manifest_sha256: model.manifest_sha256,
+            publishers: model.publishers,
         });
         Ok(Policy {
             serial: self.serial,

@@ -63,6 +63,7 @@ fn session() -> Binding {
                 name: "demo".into(),
                 epoch: 3,
                 manifest_sha256: Sha256Digest::of(b"manifest"),
+                publisher_sha256: Sha256Digest::of(b"publisher"),
             }],
         }),
     }

@@ -133,6 +133,7 @@ pub(super) fn write(
         .gateway_dials
         .clone()
         .unwrap_or_else(|| format!("tcp://127.0.0.1:{}", layout.relay));
+    let signer = keys.publisher.public()?.id();
     let models: Vec<Value> = sealed
         .iter()
         .map(|s| {
@@ -140,6 +141,7 @@ pub(super) fn write(
                 "name": s.name,
                 "min_epoch": s.epoch,
                 "manifest_sha256": s.manifest_sha256.to_string(),
+                "publishers": [signer],
             })
         })
         .collect();

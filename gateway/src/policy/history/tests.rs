@@ -19,6 +19,7 @@ fn policy(serial: u64, min_epoch: u64) -> Policy {
             name: "demo".to_owned(),
             min_epoch,
             manifest_sha256: None,
+            publishers: Vec::new(),
         }],
         max_age: Duration::from_secs(300),
         reattest: Duration::from_secs(600),

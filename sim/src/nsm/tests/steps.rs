@@ -439,13 +439,14 @@ fn step_6_evidence_for_another_purpose_is_refused() {
 #[test]
 fn step_6_evidence_of_another_connection_run_configuration_or_model_is_refused() {
     type Change = fn(&mut Binding, &mut SessionSubject);
-    let changes: [Change; 8] = [
+    let changes: [Change; 9] = [
         |binding, _| binding.config_digest = Sha256Digest::of(b"other"),
         |binding, _| binding.boot_id = BootId::random(),
         |_, session| session.exporter = [9; 32],
         |_, session| session.tls_spki_sha256 = Sha256Digest::of(b"other"),
         |_, session| session.peer_leaf_sha256 = Sha256Digest::of(b"other"),
         |_, session| session.models[0].manifest_sha256 = Sha256Digest::of(b"other"),
+        |_, session| session.models[0].publisher_sha256 = Sha256Digest::of(b"other"),
         |_, session| session.models[0].epoch = 2,
         |_, session| session.svid_serial = "02".into(),
     ];
