@@ -142,6 +142,20 @@ impl ReferenceValues {
     }
 }
 
+impl ReferenceValues {
+    /// Until when `measured`, which is accepted `now`, stays so: the latest end of the images that accept it. None when one of them
+    /// has no end.
+    pub fn accepted_until(&self, measured: &Pcrs, now: SystemTime) -> Option<SystemTime> {
+        let accepting = self.0.iter().filter(|image| {
+            image.is_accepted_at(now) && image.differences(measured).next().is_none()
+        });
+        accepting
+            .map(|image| image.not_after)
+            .reduce(|one, other| Some(one?.max(other?)))
+            .flatten()
+    }
+}
+
 impl Serialize for ReferenceValues {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)

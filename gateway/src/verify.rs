@@ -39,8 +39,10 @@ pub struct Verdict {
     pub boot_id: BootId,
     pub models: Vec<ModelIdentity>,
     pub verified_at: SystemTime,
-    /// The earlier of the policy's interval and the end of the server's SVID.
+    /// The earlier of the policy's interval and [`Self::last`].
     pub until: SystemTime,
+    /// No renewal on this connection reaches beyond: the server's SVID ends, or the policy accepts the image no longer.
+    pub last: SystemTime,
 }
 
 pub(crate) fn verify(
@@ -79,11 +81,13 @@ pub(crate) fn verify(
     check_configuration(policy, answer.config_digest)?;
     check_models(policy, &answer.models)?;
     // Step 6.
+    let image_end = policy.images.accepted_until(&claims.pcrs, now);
+    let last = image_end.map_or(channel.server.not_after, |end| {
+        end.min(channel.server.not_after)
+    });
     let until = now
         .checked_add(policy.reattest)
-        .map_or(channel.server.not_after, |end| {
-            end.min(channel.server.not_after)
-        });
+        .map_or(last, |end| end.min(last));
     if until <= now {
         return Err(Error::Expired);
     }
@@ -95,6 +99,7 @@ pub(crate) fn verify(
         models: answer.models,
         verified_at: now,
         until,
+        last,
     })
 }
 

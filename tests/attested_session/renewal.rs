@@ -1,13 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use attestation::ReferenceValues;
 use bytes::Bytes;
 use gateway::{AttestedSession, Error, Policy, Step, connect};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use tokio::time::{sleep, timeout};
 
-use crate::fake_enclave::{FakeEnclave, HOUR, Respond, SERVER, World, at_once, honest};
+use crate::fake_enclave::{FakeEnclave, HOUR, Respond, SERVER, World, at_once, honest, now};
 
 const SOON: Duration = Duration::from_secs(8);
 
@@ -148,7 +149,7 @@ async fn a_session_takes_nothing_when_the_clock_says_it_is_over() {
     let mut options = world.options(&enclave, world.policy());
     let jumped = Arc::clone(&ahead);
     options.now = Arc::new(move || {
-        let now = crate::fake_enclave::now();
+        let now = now();
         if jumped.load(std::sync::atomic::Ordering::Relaxed) {
             now + HOUR / 2
         } else {
@@ -175,7 +176,7 @@ async fn a_clock_that_passes_the_end_of_the_verdict_cuts_what_is_in_flight() {
     // As after a sleep of the machine, in which the monotonic clock stood still.
     options.now = Arc::new(move || {
         let jump = jumped.load(std::sync::atomic::Ordering::Relaxed);
-        crate::fake_enclave::now() + if jump { HOUR / 4 } else { Duration::ZERO }
+        now() + if jump { HOUR / 4 } else { Duration::ZERO }
     });
     let session = connect(&options).await.ok().unwrap();
     let pieces = enclave.log.stream();
@@ -188,6 +189,30 @@ async fn a_clock_that_passes_the_end_of_the_verdict_cuts_what_is_in_flight() {
     assert_eq!(reason.step(), Some(Step::Expiry), "{reason}");
     assert!(body.frame().await.unwrap().is_err(), "the stream was cut");
     timeout(SOON, pieces.closed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_ends_when_the_policy_accepts_its_image_no_longer() {
+    let world = World::new();
+    let enclave = FakeEnclave::start(&world, world.svid(SERVER, HOUR), honest(&world)).await;
+    let mut policy = world.policy();
+    let mut images = policy.images.images().to_vec();
+    images[0].not_after = Some(now() + Duration::from_secs(2));
+    policy.images = ReferenceValues::try_from_images(images.clone()).unwrap();
+    let session = connect(&world.options(&enclave, policy))
+        .await
+        .ok()
+        .unwrap();
+    assert_eq!(Some(session.verdict().until), images[0].not_after);
+    let pieces = enclave.log.stream();
+    let response = session.send(get("/v1/stream")).await.unwrap();
+    timeout(SOON, pieces.closed()).await.unwrap();
+    assert!(!session.is_usable());
+    // Asking again could not have changed it.
+    let questions = enclave.log.paths();
+    let questions = questions.iter().filter(|path| *path == "/v1/attestation");
+    assert_eq!(questions.count(), 1);
+    drop(response);
 }
 
 #[tokio::test]

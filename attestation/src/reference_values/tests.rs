@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -116,7 +118,7 @@ fn json_that_is_ambiguous_is_refused() {
 }
 
 fn second(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 fn rollout() -> ReferenceValues {
@@ -246,4 +248,33 @@ fn any_set_of_registers_may_be_asked_for() {
             Err(Error::Measurement { index: i, actual: None, .. }) if i == index
         ));
     }
+}
+
+#[test]
+fn an_image_stays_accepted_until_the_last_window_that_it_lies_in_ends() {
+    let image = |value, not_before: Option<u64>, not_after: Option<u64>| AcceptedImage {
+        registers: [(0, pcr(value))].into(),
+        not_before: not_before.map(|seconds| NOW + Duration::from_secs(seconds)),
+        not_after: not_after.map(|seconds| NOW + Duration::from_secs(seconds)),
+    };
+    let until = |images: Vec<AcceptedImage>| {
+        let measured: Pcrs = [(0, pcr(1))].into();
+        let end = ReferenceValues::try_from_images(images)
+            .unwrap()
+            .accepted_until(&measured, NOW);
+        end.map(|end| end.duration_since(NOW).unwrap().as_secs())
+    };
+    assert_eq!(until(vec![image(1, None, Some(5))]), Some(5));
+    assert_eq!(
+        until(vec![image(1, None, Some(5)), image(1, None, Some(9))]),
+        Some(9)
+    );
+    assert_eq!(
+        until(vec![image(1, None, None), image(1, None, Some(9))]),
+        None
+    );
+    // Neither another image nor a window that has not begun is of any use.
+    let others = [image(2, None, None), image(1, Some(4), None)];
+    let images = others.into_iter().chain([image(1, None, Some(5))]);
+    assert_eq!(until(images.collect()), Some(5));
 }

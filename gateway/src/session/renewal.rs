@@ -39,7 +39,7 @@ async fn renewals(
 ) -> Error {
     loop {
         let current = verdict.load_full();
-        let renewable = current.verdict.until < shared.channel.server.not_after;
+        let renewable = current.verdict.until < current.verdict.last;
         let margin = (shared.options.policy.reattest / MARGIN_PART).min(MAX_MARGIN);
         if renewable {
             let start = current.deadline.checked_sub(margin);
