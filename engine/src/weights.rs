@@ -34,6 +34,8 @@ pub(crate) struct Weights {
     quantizing: Turns,
     /// Buffers for quantized rows that are in use at the same time.
     buffers: Turns,
+    /// Those of them that nobody uses, kept: given back, the allocator would put tensors into their places and keep the rest.
+    spare: Mutex<Vec<Vec<u32>>>,
     /// What [`Weights::preload`] has read and nobody has taken yet.
     ready: Mutex<HashMap<String, Tensor>>,
     /// candle's loaders can only say "error"; the first real reason is kept here.
@@ -58,6 +60,7 @@ impl Weights {
             quantize: OnceLock::new(),
             quantizing: Turns::new(quantize::AT_ONCE),
             buffers: Turns::new(blocks::BUFFERS),
+            spare: Mutex::default(),
             ready: Mutex::default(),
             failure: Mutex::new(None),
         })

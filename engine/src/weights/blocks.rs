@@ -1,6 +1,6 @@
 //! Quantized rows, part by part.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use candle_core::quantized::{GgmlDType, QTensor};
 
@@ -41,14 +41,15 @@ impl Weights {
         };
         let most = (PART_BYTES / row / unit).max(1).saturating_mul(unit);
 
-        let mut parts = Vec::new();
+        let mut parts = Vec::with_capacity(outputs.div_ceil(most));
         let (mut done, mut offset) = (0, entry.offset);
         while done < outputs {
             let count = most.min(outputs - done);
             let bytes = count.checked_mul(row).ok_or_else(wrong)?;
-            let turn = self.buffers.take();
-            parts.push(self.part(name, entry, format, offset, (count, inputs), bytes)?);
-            drop(turn);
+            let part = self.buffered(bytes, |memory| {
+                self.part(name, entry, format, offset, (count, inputs), memory)
+            })?;
+            parts.push(part);
             done += count;
             offset = u64::try_from(bytes)
                 .ok()
@@ -58,6 +59,23 @@ impl Weights {
         Ok(parts)
     }
 
+    /// Lends a buffer of so many bytes, in which blocks are aligned; waits for one if all are in use.
+    fn buffered<T>(&self, bytes: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        let _turn = self.buffers.take();
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = spare().pop().unwrap_or_default();
+        let words = bytes.div_ceil(size_of::<u32>());
+        if buffer.len() < words {
+            drop(buffer);
+            buffer = vec![0; words];
+        }
+        let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut buffer);
+        let (memory, _) = memory.split_at_mut(bytes);
+        let done = work(memory);
+        spare().push(buffer);
+        done
+    }
+
     fn part(
         &self,
         name: &str,
@@ -65,19 +83,15 @@ impl Weights {
         format: GgmlDType,
         offset: u64,
         (rows, inputs): (usize, usize),
-        bytes: usize,
+        memory: &mut [u8],
     ) -> Result<Arc<QTensor>, LoadError> {
-        // Of u32, so that the blocks in it are aligned.
-        let mut buffer = vec![0u32; bytes.div_ceil(size_of::<u32>())];
-        let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut buffer);
-        let (memory, _) = memory.split_at_mut(bytes);
         let read = self.files.read_at(&entry.file, offset, memory);
         read.map_err(|source| LoadError::Read {
             file: entry.file.to_string(),
             source,
         })?;
         if let RowOrder::Interleaved { head_dim } = entry.rows {
-            rows::halve(memory, bytes / rows, head_dim)
+            rows::halve(memory, memory.len() / rows, head_dim)
                 .ok_or_else(|| entry.refuse(name, format!("rows are not heads of {head_dim}")))?;
         }
         Matrix::quantized_rows(memory, format, rows, inputs).map_err(LoadError::Compute)
