@@ -19,6 +19,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long a program may drain before it is killed.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// As init sets it: tensors in pages of 2 MiB, where the kernel offers them.
+const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
 pub struct Child {
     role: &'static str,
     process: tokio::process::Child,
@@ -47,6 +50,7 @@ impl Child {
             .envs(std::env::vars().filter(|(k, _)| k == "PATH" || k == "LD_LIBRARY_PATH"))
             // Without it candle counts the cores anew before every matrix product.
             .env("RAYON_NUM_THREADS", threads.to_string())
+            .envs((role == "enclave").then_some(HUGE_PAGES))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
