@@ -11,5 +11,7 @@ mod policies;
 mod seal;
 #[path = "kms_release/service.rs"]
 mod service;
+#[path = "kms_release/terraform.rs"]
+mod terraform;
 #[path = "kms_release/world.rs"]
 mod world;

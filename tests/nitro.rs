@@ -256,6 +256,36 @@ async fn a_key_is_released_to_no_other_image_even_with_an_identity() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kms_gives_a_booted_image_the_keys_of_its_models() {
+    let Some((machine, _guard)) = machine().await else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(machine, both(dir.path()));
+    options.kms = true;
+    let stack = Stack::start(options).await.unwrap();
+    // The broker has none of them.
+    serves(&stack).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kms_gives_them_to_no_other_image() {
+    let Some((machine, _guard)) = machine().await else {
+        return;
+    };
+    let mut options = options(machine, vec![models::demo()]);
+    options.kms = true;
+    options.before_start = Some(Box::new(tests::spoil_kms_policy));
+    let error = refused(options).await;
+    assert!(
+        error.contains("KMS released no key for model cloister-demo")
+            && error.contains("AccessDeniedException"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_believes_a_module_without_a_true_signature() {
     let Some((machine, _guard)) = machine().await else {
         return;

@@ -42,7 +42,11 @@ pub struct World {
     _stop: oneshot::Sender<()>,
 }
 
-/// Keys: `image` releases to the image of [`pcrs`], `other` too, `open` to everybody, `null` to any document.
+/// What Terraform makes of `infra/aws/base`, for two images, this host and this publisher: `scripts/infra-check` holds the file to that.
+const TERRAFORM: &str = include_str!("../../infra/aws/check/model_key_policy.json");
+
+/// Keys: `image` releases to the image of [`pcrs`], `other` too, `open` to everybody, `null` to any document, `terraform` as
+/// [`TERRAFORM`] says.
 pub fn arn(id: &str) -> KeyArn {
     format!("arn:aws:kms:{REGION}:111122223333:key/{id}")
         .parse()
@@ -113,15 +117,21 @@ fn image_policy(pcrs: &Pcrs) -> Value {
 
 impl World {
     pub async fn start() -> Self {
-        Self::start_when(START).await
+        Self::start_when(START, &[]).await
     }
 
     /// From the time of this clock on.
     pub async fn start_at(clock: Arc<dyn Fn() -> SystemTime + Send + Sync>) -> Self {
-        Self::start_when(clock().duration_since(SystemTime::UNIX_EPOCH).unwrap()).await
+        let since = clock().duration_since(SystemTime::UNIX_EPOCH);
+        Self::start_when(since.unwrap(), &[]).await
     }
 
-    async fn start_when(start: Duration) -> Self {
+    /// With these callers beside the host and the publisher.
+    pub async fn start_with(others: &[Principal]) -> Self {
+        Self::start_when(START, others).await
+    }
+
+    async fn start_when(start: Duration, others: &[Principal]) -> Self {
         let seconds = Arc::new(AtomicU64::new(start.as_secs()));
         let now = SystemTime::UNIX_EPOCH + start;
         let pki = SimPki::generate(now);
@@ -133,13 +143,15 @@ impl World {
             {"Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*",
              "Condition": {"Null": {"kms:RecipientAttestation:ImageSha384": "true"}}}]});
         let image = image_policy(&pcrs());
+        let terraform = serde_json::from_str(TERRAFORM).unwrap();
         let keys = [
+            ("terraform", &terraform),
             ("image", &image),
             ("other", &image),
             ("open", &open),
             ("null", &null),
         ];
-        let principals = vec![
+        let mut principals = vec![
             principal(
                 HOST,
                 "ASIAHOST",
@@ -147,6 +159,7 @@ impl World {
             ),
             principal(PUBLISHER, "AKIAPUBLISHER", None),
         ];
+        principals.extend_from_slice(others);
         let setup = KmsSetup {
             listen: Endpoint::Tcp("127.0.0.1:0".to_owned()),
             region: REGION.to_owned(),

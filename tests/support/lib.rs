@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sim::stack::{Model, Options};
+use sim::stack::{Layout, Model, Options};
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
@@ -76,4 +76,17 @@ pub fn skip_with(what: &str, script: &str) {
         "{what} is missing: {script} brings it"
     );
     eprintln!("skipped: {what} is not installed ({script} brings it)");
+}
+
+/// Makes the key policy of a run's KMS accept another image instead: one digit of its PCR0, in all statements.
+pub fn spoil_kms_policy(layout: &Layout) {
+    let path = layout.config("kms");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (_, rest) = text.split_once("kms:RecipientAttestation:PCR0").unwrap();
+    // The first run of 96 hexadecimal digits after the register's name.
+    let mut runs = rest.split(|c: char| !c.is_ascii_hexdigit());
+    let digest = runs.find(|run| run.len() == 96).unwrap();
+    let first = if digest.starts_with('0') { '1' } else { '0' };
+    let other = format!("{first}{}", &digest[1..]);
+    std::fs::write(&path, text.replace(digest, &other)).unwrap();
 }

@@ -1,9 +1,10 @@
 """Who may open the model key, read the bucket, pass the endpoint."""
 import json
+import os
 import unittest
 
 import policy
-from world import ACCOUNT, ADMIN, PUBLISHER, A, B, state
+from world import ACCOUNT, ADMIN, PUBLISHER, ROOT, A, B, state
 
 
 def registers(image: dict) -> dict:
@@ -20,6 +21,14 @@ class ModelKey(unittest.TestCase):
     def may(self, caller: str, action: str, document: dict | None, extra: list | None = None, role_policy: dict | None = None) -> bool:
         key_policy = {**self.key_policy, "Statement": self.key_policy["Statement"] + (extra or [])}
         return policy.allows(key_policy, role_policy or {}, action=action, resource=self.key, caller=caller, context=registers(document or {}))
+
+    def test_is_the_policy_that_the_simulated_kms_is_tested_with(self):
+        stored = ROOT / "infra/aws/check/model_key_policy.json"  # tests/kms_release/terraform.rs reads it
+        # What made the role here gave it another name than AWS would.
+        policy = json.loads(json.dumps(self.key_policy).replace(self.host, f"arn:aws:iam::{ACCOUNT}:role/cloister-host"))
+        if os.environ.get("CLOISTER_UPDATE"):
+            stored.write_text(json.dumps(policy, indent=2) + "\n")
+        self.assertEqual(policy, json.loads(stored.read_text()), "write it again with CLOISTER_UPDATE=1")
 
     def test_opens_for_each_accepted_image(self):
         for image in (A, B, {**B, "pcr4": "f" * 96}, {name: value.upper() for name, value in A.items()}):
