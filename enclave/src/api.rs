@@ -28,8 +28,10 @@ mod body;
 mod chat;
 mod embeddings;
 mod error;
+mod generation;
 mod models_route;
 mod object;
+mod server_sent;
 #[cfg(test)]
 mod tests;
 

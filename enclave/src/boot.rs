@@ -294,6 +294,13 @@ fn engine_options(limits: &Limits, now: &Clock) -> EngineOptions {
         max_new_tokens: usize::try_from(limits.max_new_tokens).unwrap_or(usize::MAX),
         max_batch_inputs: limits.max_batch_inputs,
         max_prompt_bytes: limits.max_body_bytes,
+        max_messages: limits.max_messages,
+        max_choices: usize::try_from(limits.max_choices).unwrap_or(usize::MAX),
+        max_logit_bias: limits.max_logit_bias,
+        max_stop_strings: limits.max_stop_strings,
+        max_sequences: limits.max_sequences,
+        kv_cache_bytes: limits.kv_cache_mib.saturating_mul(1024 * 1024),
+        deadline: Duration::from_secs(limits.deadline_s),
         clock: Some(Arc::clone(now)),
         max_weight_bytes: crate::memory::for_weights(),
         ..defaults

@@ -1,6 +1,10 @@
 //! Chat: from messages to prompt tokens, and from sampled tokens to pieces of text.
 
+mod answer;
+mod check;
 mod detokenize;
+mod group;
+mod logprobs;
 mod sampling;
 mod sequence;
 mod settings;
@@ -9,15 +13,17 @@ mod template;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
+use zeroize::Zeroizing;
 
 use crate::{
-    ChatEvent, ChatRequest, EngineError, EngineOptions,
-    gate::Gate,
-    turns::Turns,
-    vocabulary::{Vocabulary, check_length},
+    ChatEvent, ChatRequest, EngineError, EngineOptions, Input, gate::Gate, turns::Turns,
+    vocabulary::Vocabulary,
 };
-pub(crate) use sampling::Sampler;
+use answer::Answer;
+use group::Group;
+use sampling::Sampler;
+pub(crate) use sampling::Scratch;
 pub(crate) use sequence::{ChatJob, Sequence, Step};
 pub(crate) use settings::{ChatSettings, TOKENIZER_CONFIG};
 pub(crate) use stop::StopFilter;
@@ -33,10 +39,6 @@ pub(crate) struct Chat {
     pub(crate) options: EngineOptions,
 }
 
-/// OpenAI allows four.
-const MAX_STOP_STRINGS: usize = 16;
-const MAX_STOP_BYTES: usize = 512;
-
 impl Chat {
     pub(crate) fn start(
         &self,
@@ -44,25 +46,9 @@ impl Chat {
     ) -> Result<mpsc::Receiver<ChatEvent>, EngineError> {
         self.check(&request)?;
         // A full queue is found out before the work of the template and the tokenizer is done.
-        let place = self.queue.reserve()?;
-        let turn = self.turns.take();
-        let text = self
-            .template
-            .render(&request.messages, self.options.max_prompt_bytes)?;
-        let prompt = self.vocabulary.encode(text.expose(), false)?;
-        drop(turn);
-        if prompt.is_empty() {
-            return Err(EngineError::Invalid(
-                "the chat template gives an empty prompt",
-            ));
-        }
-        let limit = self.prompt_limit();
-        if prompt.len() > limit {
-            return Err(EngineError::ContextLength {
-                limit,
-                requested: prompt.len(),
-            });
-        }
+        let mut places = self.queue.reserve_many(request.choices)?;
+        let deadline = Instant::now() + self.options.deadline;
+        let prompt = self.prompt(&request)?;
         let room = self
             .options
             .max_new_tokens
@@ -71,18 +57,67 @@ impl Chat {
             .max_tokens
             .map_or(room, |tokens| usize::try_from(tokens).unwrap_or(room));
         let max_tokens = wanted.min(room);
+        if request.logprobs.is_some() {
+            // Here, and not while others wait for the model's thread.
+            self.vocabulary.token_bytes();
+        }
 
         // Every event has its place from the start: a slow reader can never make the model's thread wait.
-        let (events, receiver) = mpsc::channel(max_tokens + 2);
-        place.fill(ChatJob {
-            prompt,
+        let choices = usize::try_from(request.choices).unwrap_or(usize::MAX);
+        let (events, receiver) = mpsc::channel((max_tokens + EVENTS_AT_THE_END) * choices);
+        let group = Arc::new(Group::new(prompt.len(), request.choices));
+        let prompt = Arc::new(prompt);
+        let job = |choice| ChatJob {
+            prompt: Arc::clone(&prompt),
             max_tokens,
-            sampler: Sampler::new(request.temperature, request.top_p, request.seed),
-            stops: StopFilter::new(request.stop),
-            caller: request.caller,
-            events,
-        });
+            sampler: Sampler::new(&request, choice, &prompt),
+            logprobs: request.logprobs,
+            caller: Arc::clone(&request.caller),
+            deadline,
+            answer: Answer::new(
+                choice,
+                StopFilter::new(&request.stop),
+                Arc::clone(&group),
+                events.clone(),
+            ),
+        };
+        for choice in 0..request.choices {
+            match places.split() {
+                Some(place) => place.fill(job(choice)),
+                None => {
+                    places.fill(job(choice));
+                    break;
+                }
+            }
+        }
         Ok(receiver)
+    }
+
+    /// What the model reads.
+    fn prompt(&self, request: &ChatRequest) -> Result<Zeroizing<Vec<u32>>, EngineError> {
+        let turn = self.turns.take();
+        let prompt = match &request.input {
+            Input::Messages(messages) => {
+                let text = self
+                    .template
+                    .render(messages, self.options.max_prompt_bytes)?;
+                self.vocabulary.encode(text.expose(), false)?
+            }
+            Input::Text(text) => self.vocabulary.encode(text.expose(), true)?,
+            Input::Tokens(tokens) => tokens.clone(),
+        };
+        drop(turn);
+        if prompt.is_empty() {
+            return Err(EngineError::Invalid("the prompt has no tokens"));
+        }
+        let limit = self.prompt_limit();
+        if prompt.len() > limit {
+            return Err(EngineError::ContextLength {
+                limit,
+                requested: prompt.len(),
+            });
+        }
+        Ok(prompt)
     }
 
     /// In tokens; one of the context is left for the answer.
@@ -91,43 +126,7 @@ impl Chat {
             .max_prompt_tokens
             .min(self.settings.context - 1)
     }
-
-    fn check(&self, request: &ChatRequest) -> Result<(), EngineError> {
-        let invalid = |problem| Err(EngineError::Invalid(problem));
-        if request.messages.is_empty() {
-            return invalid("messages must not be empty");
-        }
-        if request.messages.len() > self.options.max_messages {
-            return invalid("too many messages");
-        }
-        let bytes: usize = request
-            .messages
-            .iter()
-            .map(|message| message.content.expose().len())
-            .sum();
-        if bytes > self.options.max_prompt_bytes {
-            return invalid("messages are too long");
-        }
-        check_length(bytes, self.prompt_limit())?;
-        if request.max_tokens == Some(0) {
-            return invalid("max_tokens must be at least 1");
-        }
-        if !(0.0..=2.0).contains(&request.temperature) {
-            return invalid("temperature must be from 0 to 2");
-        }
-        if !(0.0..=1.0).contains(&request.top_p) {
-            return invalid("top_p must be from 0 to 1");
-        }
-        if request.stop.len() > MAX_STOP_STRINGS {
-            return invalid("too many stop strings");
-        }
-        if request
-            .stop
-            .iter()
-            .any(|stop| !(1..=MAX_STOP_BYTES).contains(&stop.expose().len()))
-        {
-            return invalid("a stop string must have 1 to 512 bytes");
-        }
-        Ok(())
-    }
 }
+
+/// A rest of text, how the choice ended, and how the request did.
+const EVENTS_AT_THE_END: usize = 4;

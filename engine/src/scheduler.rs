@@ -11,8 +11,8 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    ChatEvent, EngineError,
-    chat::{ChatJob, ChatSettings, Sequence, Step},
+    EngineError,
+    chat::{ChatJob, ChatSettings, Scratch, Sequence, Step},
     decoder::{Decoder, Row},
     gate::Inbox,
     kv::{BLOCK, Blocks, KvPool},
@@ -33,6 +33,7 @@ pub(crate) struct Scheduler<D> {
     running: Vec<Sequence>,
     /// Had to give their blocks to others; they go on before anybody new comes in.
     waiting: VecDeque<Sequence>,
+    scratch: Scratch,
 }
 
 impl<D: Decoder> Scheduler<D> {
@@ -52,6 +53,7 @@ impl<D: Decoder> Scheduler<D> {
             shared,
             running: Vec::new(),
             waiting: VecDeque::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -73,6 +75,7 @@ impl<D: Decoder> Scheduler<D> {
             let counters = &self.shared.counters;
             Counters::add(&counters.cancelled, queue.sweep());
             self.drop_abandoned();
+            self.drop_late(&mut queue);
             self.admit(&mut queue);
             let finished = self.step();
             if finished > 0 {
@@ -105,33 +108,41 @@ impl<D: Decoder> Scheduler<D> {
         }
         while let Some(job) = queue.pick(|_| 0, |_| true) {
             Counters::add(&counters.failed, 1);
-            if job
-                .events
-                .try_send(ChatEvent::Failed(EngineError::Stopped))
-                .is_err()
-            {
-                tracing::trace!("an answer has no reader");
-            }
+            job.answer.fail(EngineError::Stopped);
         }
     }
 
     /// Whoever hung up frees their blocks before the next step.
     fn drop_abandoned(&mut self) {
-        let gone = |sequence: &mut Sequence| sequence.is_abandoned();
-        let running = self.running.extract_if(.., gone);
-        let mut left: Vec<_> = running.collect();
-        let (stay, go) = self
-            .waiting
-            .drain(..)
-            .partition(|sequence| !sequence.is_abandoned());
-        self.waiting = stay;
-        let go: VecDeque<_> = go;
-        left.extend(go);
-        for mut sequence in left {
-            sequence.release(&mut self.blocks);
-            self.account(&sequence);
-            Counters::add(&self.shared.counters.cancelled, 1);
+        let left = self.withdraw(Sequence::is_abandoned);
+        Counters::add(&self.shared.counters.cancelled, left.len());
+    }
+
+    /// Whoever waited for longer than anybody should is told so.
+    fn drop_late(&mut self, queue: &mut Inbox<ChatJob>) {
+        let now = Instant::now();
+        let jobs = queue.remove(|job| job.deadline <= now);
+        let left = self.withdraw(|sequence| sequence.deadline() <= now);
+        Counters::add(&self.shared.counters.failed, jobs.len() + left.len());
+        for job in jobs {
+            job.answer.fail(EngineError::Deadline);
         }
+        for sequence in left {
+            sequence.fail(EngineError::Deadline);
+        }
+    }
+
+    /// Takes these out, and their blocks from them.
+    fn withdraw(&mut self, these: impl Fn(&Sequence) -> bool) -> Vec<Sequence> {
+        let mut left: Vec<_> = self.running.extract_if(.., |each| these(each)).collect();
+        let (go, stay): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(these);
+        self.waiting = stay.into();
+        left.extend(go);
+        for sequence in &mut left {
+            sequence.release(&mut self.blocks);
+            self.account(sequence);
+        }
+        left
     }
 
     fn account(&self, sequence: &Sequence) {
@@ -157,9 +168,13 @@ impl<D: Decoder> Scheduler<D> {
                             .filter(|each| each.caller() == caller)
                             .count()
                     };
-                    queue
-                        .pick(|job| of(&job.caller), |job| fits(job.prompt.len()))
-                        .map(Sequence::new)
+                    // Who waits for another choice to read the prompt holds nobody up.
+                    let rank = |job: &ChatJob| match job.may_start() {
+                        true => of(&job.caller),
+                        false => usize::MAX,
+                    };
+                    let may = |job: &ChatJob| job.may_start() && fits(job.prompt.len());
+                    queue.pick(rank, may).map(Sequence::new)
                 }
             };
             let Some(mut sequence) = next else { return };
@@ -204,8 +219,13 @@ impl<D: Decoder> Scheduler<D> {
             sequence.advance(*count, &mut self.blocks);
             let outcome = match logits.next() {
                 Some(None) if !wanted => continue,
-                Some(Some(logits)) => guarded(&self.shared, || {
-                    sequence.take(&logits, &self.settings, &self.vocabulary)
+                Some(Some(mut logits)) => guarded(&self.shared, || {
+                    sequence.take(
+                        &mut logits,
+                        &self.settings,
+                        &self.vocabulary,
+                        &mut self.scratch,
+                    )
                 }),
                 _ => Err(EngineError::Internal),
             };

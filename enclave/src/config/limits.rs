@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::ChatRequest;
 use serde::Deserialize;
 
 /// What one enclave takes on before it says no. Every field has a default.
@@ -44,6 +45,19 @@ pub struct Limits {
     pub max_prompt_tokens: usize,
     pub max_new_tokens: u32,
     pub max_batch_inputs: usize,
+    /// Messages of one conversation.
+    pub max_messages: usize,
+    /// `n`, and prompts of one completion request times `n`.
+    pub max_choices: u32,
+    /// Entries of `logit_bias`.
+    pub max_logit_bias: usize,
+    pub max_stop_strings: usize,
+    /// Choices of one model that are made at the same time.
+    pub max_sequences: usize,
+    /// Memory of one model for keys and values, at most.
+    pub kv_cache_mib: u64,
+    /// How long the model may take for one request, its time in the queue included.
+    pub deadline_s: u64,
 }
 
 impl Default for Limits {
@@ -70,6 +84,13 @@ impl Default for Limits {
             max_prompt_tokens: 8192,
             max_new_tokens: 4096,
             max_batch_inputs: 256,
+            max_messages: 1024,
+            max_choices: 8,
+            max_logit_bias: 300,
+            max_stop_strings: 4,
+            max_sequences: 16,
+            kv_cache_mib: 1024,
+            deadline_s: 600,
         }
     }
 }
@@ -77,7 +98,7 @@ impl Default for Limits {
 impl Limits {
     /// Checks every field against its range; gives back the field's name and the range.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        let ranges: [(&'static str, u64, u64, u64); 21] = [
+        let ranges: [(&'static str, u64, u64, u64); 28] = [
             ("max_connections", self.max_connections as u64, 1, 65_536),
             ("max_streams", u64::from(self.max_streams), 1, 1024),
             ("handshake_timeout_s", self.handshake_timeout_s, 1, 60),
@@ -124,6 +145,13 @@ impl Limits {
                 16 * 1024 * 1024,
             ),
             ("max_batch_inputs", self.max_batch_inputs as u64, 1, 2048),
+            ("max_messages", self.max_messages as u64, 1, 65_536),
+            ("max_choices", u64::from(self.max_choices), 1, 128),
+            ("max_logit_bias", self.max_logit_bias as u64, 0, 4096),
+            ("max_stop_strings", self.max_stop_strings as u64, 0, 64),
+            ("max_sequences", self.max_sequences as u64, 1, 1024),
+            ("kv_cache_mib", self.kv_cache_mib, 1, 16 * 1024 * 1024),
+            ("deadline_s", self.deadline_s, 1, 86_400),
         ];
         for (field, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -131,6 +159,13 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    /// What a request may have generated, all choices together: what the policy decides about.
+    pub(crate) fn tokens(&self, chat: &ChatRequest) -> u32 {
+        let most = self.max_new_tokens;
+        let each = chat.max_tokens.map_or(most, |wanted| wanted.min(most));
+        each.saturating_mul(chat.choices)
     }
 
     pub(crate) fn body_timeout(&self) -> Duration {

@@ -7,8 +7,8 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use super::values::Word;
 use crate::api::error::ApiError;
+use crate::api::generation::Word;
 use crate::api::object::{Asked, Prompt};
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ impl RawMessage {
                 ))));
             }
         };
-        Ok(Message { role, content })
+        Ok(Message::new(role, content))
     }
 }
 

@@ -1,22 +1,25 @@
 //! A chat answer as server-sent events: the role, the text as it is made, the reason it ended, `[DONE]`. Dropping the
 //! stream drops the engine's receiver, and that cancels the request.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use engine::{ChatEvent, EngineError};
+use engine::{ChatEvent, EngineError, ToolCall};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use serde::Serialize;
 use tokio::sync::mpsc::Receiver;
 
-use super::answer::{Chunk, Delta, Head};
+use super::answer::Head;
+use super::chunk::Chunk;
+use super::whole::with_id;
 use crate::api::error::ApiError;
+use crate::api::server_sent::{self, DONE};
 
 /// `first` was already taken from `events`.
 pub(crate) fn chunks(
     head: Head,
+    choices: u32,
     first: ChatEvent,
     events: Receiver<ChatEvent>,
     with_usage: bool,
@@ -25,10 +28,13 @@ pub(crate) fn chunks(
         head,
         events,
         with_usage,
+        calls: HashMap::new(),
         ready: VecDeque::new(),
         ended: false,
     };
-    answer.push_chunk(|head, usage| Chunk::delta(head, Delta::role(), usage));
+    for choice in 0..choices {
+        answer.push(|head| Chunk::role(head, choice));
+    }
     answer.take(first);
     unfold(answer, |mut answer| async move {
         let bytes = answer.next().await?;
@@ -40,6 +46,8 @@ struct Answer {
     head: Head,
     events: Receiver<ChatEvent>,
     with_usage: bool,
+    /// How many calls each choice has made.
+    calls: HashMap<u32, u32>,
     ready: VecDeque<Bytes>,
     ended: bool,
 }
@@ -62,47 +70,48 @@ impl Answer {
 
     fn take(&mut self, event: ChatEvent) {
         match event {
-            ChatEvent::Delta(text) => {
-                self.push_chunk(|head, usage| {
-                    Chunk::delta(head, Delta::text(text.expose()), usage)
-                });
-            }
-            ChatEvent::Done {
+            ChatEvent::Delta(piece) => self.push(|head| Chunk::text(head, &piece)),
+            ChatEvent::ToolCall { choice, call } => self.call(choice, call),
+            ChatEvent::Ended {
+                choice,
                 finish_reason,
-                usage,
-            } => {
-                self.push_chunk(|head, with| Chunk::finish(head, finish_reason, with));
+            } => self.push(|head| Chunk::finish(head, choice, finish_reason)),
+            ChatEvent::Done { usage } => {
                 if self.with_usage {
-                    self.push_chunk(|head, _| Chunk::usage(head, usage));
+                    self.push(|head| Chunk::usage(head, usage));
                 }
-                self.ready
-                    .push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+                self.ready.push_back(DONE);
                 self.ended = true;
             }
-            // The status is long sent; an error object in the stream, and no `[DONE]`, is what clients look for.
-            ChatEvent::Failed(error) => {
-                let error = ApiError::engine(&error, "messages");
-                self.ready.extend(server_sent(&error.body()));
-                self.ended = true;
-            }
+            ChatEvent::Failed(error) => self.fail(&ApiError::engine(&error, "messages")),
         }
     }
 
-    fn push_chunk<'a>(&'a mut self, chunk: impl FnOnce(&'a Head, bool) -> Chunk<'a>) {
+    fn call(&mut self, choice: u32, call: ToolCall) {
+        match with_id(call) {
+            Ok(call) => {
+                let made = self.calls.entry(choice).or_default();
+                let index = *made;
+                *made += 1;
+                self.push(|head| Chunk::call(head, choice, index, &call));
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The status is long sent; an error object in the stream, and no `[DONE]`, is what clients look for.
+    fn fail(&mut self, error: &ApiError) {
+        self.ready.extend(server_sent::event(&error.body()));
+        self.ended = true;
+    }
+
+    fn push<'a>(&'a mut self, chunk: impl FnOnce(&'a Head) -> Chunk<'a>) {
         let Self {
             head,
             ready,
             with_usage,
             ..
         } = self;
-        ready.extend(server_sent(&chunk(head, *with_usage)));
+        ready.extend(server_sent::event(&chunk(head).with_usage(*with_usage)));
     }
-}
-
-/// `data: {json}` and an empty line. JSON holds no raw line break, so one event is one line.
-fn server_sent(json: &impl Serialize) -> Option<Bytes> {
-    let mut bytes = b"data: ".to_vec();
-    serde_json::to_writer(&mut bytes, json).ok()?;
-    bytes.extend_from_slice(b"\n\n");
-    Some(bytes.into())
 }

@@ -1,14 +1,24 @@
 use std::pin::pin;
 
-use engine::{EngineError, FinishReason, Role};
+use engine::{
+    EngineError, FinishReason, Input, Message, Piece, Role, Text, TokenChance, TokenLogprob, Usage,
+};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::request::Request;
 use super::*;
+use crate::api::generation::Request;
+use crate::config::Limits;
 
 fn parsed(body: &Value) -> Result<Request, ApiError> {
-    object::parse::<Fields>(body.to_string().as_bytes())?.check()
+    object::parse::<Fields>(body.to_string().as_bytes())?.check(&Limits::default())
+}
+
+fn messages(request: &Request) -> &[Message] {
+    match &request.chat.input {
+        Input::Messages(messages) => messages,
+        _ => panic!("a chat request is made of messages"),
+    }
 }
 
 /// A complete request with one more field.
@@ -64,6 +74,22 @@ fn honoured_fields_reach_the_engine() {
             .len(),
         4
     );
+    assert_eq!(ok(with("n", json!(8))).chat.choices, 8);
+    assert_eq!(ok(with("top_k", json!(40))).chat.top_k, 40);
+    assert_eq!(ok(with("top_k", json!(-1))).chat.top_k, 0);
+    assert_eq!(ok(with("min_p", json!(0.25))).chat.min_p, 0.25);
+    let penalized = ok(with("presence_penalty", json!(-2))).chat;
+    assert_eq!(penalized.presence_penalty, -2.0);
+    let penalized = ok(with("frequency_penalty", json!(1.5))).chat;
+    assert_eq!(penalized.frequency_penalty, 1.5);
+    let penalized = ok(with("repetition_penalty", json!(1.25))).chat;
+    assert_eq!(penalized.repetition_penalty, 1.25);
+    let biased = ok(with("logit_bias", json!({"5": -100, "70000": 1.5}))).chat;
+    assert_eq!(biased.logit_bias, [(5, -100.0), (70_000, 1.5)]);
+    assert_eq!(ok(with("logprobs", json!(true))).chat.logprobs, Some(0));
+    let mut body = with("logprobs", json!(true));
+    body["top_logprobs"] = json!(20);
+    assert_eq!(ok(body).chat.logprobs, Some(20));
     assert!(ok(with("stream", json!(true))).stream);
     let mut body = with("stream", json!(true));
     body["stream_options"] = json!({"include_usage": true, "later": 1});
@@ -78,9 +104,7 @@ fn messages_become_the_engines_messages() {
         {"role": "user", "content": "é\n\"", "name": "ignored"},
         {"role": "assistant", "content": "", "tool_calls": [], "refusal": null},
     ]}));
-    let messages: Vec<_> = request
-        .chat
-        .messages
+    let messages: Vec<_> = messages(&request)
         .iter()
         .map(|message| (message.role, message.content.expose()))
         .collect();
@@ -96,8 +120,6 @@ fn messages_become_the_engines_messages() {
 #[test]
 fn what_would_change_the_answer_is_refused_by_name() {
     let cases = [
-        ("n", json!(2)),
-        ("n", json!(0)),
         ("best_of", json!(3)),
         ("tools", json!([{"type": "function"}])),
         ("tool_choice", json!("required")),
@@ -109,20 +131,12 @@ fn what_would_change_the_answer_is_refused_by_name() {
             "response_format",
             json!({"type": "json_schema", "json_schema": {}}),
         ),
-        ("logprobs", json!(true)),
-        ("top_logprobs", json!(3)),
-        ("logit_bias", json!({"50256": -100})),
-        ("presence_penalty", json!(0.5)),
-        ("frequency_penalty", json!(-0.5)),
         ("modalities", json!(["text", "audio"])),
         ("audio", json!({"voice": "x"})),
         ("reasoning_effort", json!("high")),
         ("verbosity", json!("low")),
         ("web_search_options", json!({"a": 1})),
-        ("top_k", json!(40)),
-        ("min_p", json!(0.1)),
         ("min_tokens", json!(5)),
-        ("repetition_penalty", json!(1.1)),
         ("ignore_eos", json!(true)),
         ("guided_json", json!({"type": "object"})),
         ("guided_regex", json!("a+")),
@@ -202,6 +216,26 @@ fn a_value_that_cannot_be_used_is_named() {
             "stream_options",
         ),
         ("n", json!("two"), "n"),
+        ("n", json!(0), "n"),
+        ("n", json!(9), "n"),
+        ("n", json!(-1), "n"),
+        ("top_k", json!(-2), "top_k"),
+        ("top_k", json!(1.5), "top_k"),
+        ("min_p", json!(1.1), "min_p"),
+        ("min_p", json!(-0.1), "min_p"),
+        ("presence_penalty", json!(2.1), "presence_penalty"),
+        ("frequency_penalty", json!(-2.1), "frequency_penalty"),
+        ("repetition_penalty", json!(0), "repetition_penalty"),
+        ("repetition_penalty", json!(11), "repetition_penalty"),
+        ("logit_bias", json!({"5": 101}), "logit_bias"),
+        ("logit_bias", json!({"five": 1}), "logit_bias"),
+        ("logit_bias", json!({"-5": 1}), "logit_bias"),
+        ("logit_bias", json!({"5": "1"}), "logit_bias"),
+        ("logit_bias", json!([5]), "logit_bias"),
+        ("logprobs", json!(2), "logprobs"),
+        ("top_logprobs", json!(21), "top_logprobs"),
+        ("top_logprobs", json!(-1), "top_logprobs"),
+        ("top_logprobs", json!(3), "top_logprobs"),
         ("messages", json!([]), "messages"),
         ("messages", json!("hi"), "messages"),
         ("messages", json!([{"content": "hi"}]), "messages"),
@@ -280,12 +314,46 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn too_many_messages_are_refused() {
+fn each_limit_of_the_configuration_refuses_by_name() {
+    let limits = Limits {
+        max_messages: 2,
+        max_choices: 2,
+        max_logit_bias: 1,
+        max_stop_strings: 1,
+        ..Limits::default()
+    };
     let one = json!({"role": "user", "content": "x"});
-    assert_eq!(
-        refused(&with("messages", json!(vec![one; 1025]))).2,
-        "messages"
-    );
+    for (name, fits, too_much) in [
+        ("messages", json!([one, one]), json!([one, one, one])),
+        ("n", json!(2), json!(3)),
+        ("logit_bias", json!({"1": 1}), json!({"1": 1, "2": 1})),
+        ("stop", json!(["a"]), json!(["a", "b"])),
+    ] {
+        let of = |value: Value| {
+            let body = with(name, value).to_string();
+            let fields = object::parse::<Fields>(body.as_bytes()).ok().unwrap();
+            fields.check(&limits)
+        };
+        assert!(of(fits).is_ok(), "{name}");
+        let error = of(too_much).err().unwrap();
+        assert_eq!(error.named(), (400, Some("invalid_value"), Some(name)));
+    }
+    let entries: serde_json::Map<_, _> = (0..10_000)
+        .map(|token| (token.to_string(), json!(1)))
+        .collect();
+    assert_eq!(refused(&with("logit_bias", entries.into())).2, "logit_bias");
+}
+
+#[test]
+fn the_policy_sees_what_all_choices_may_make() {
+    let limits = Limits::default();
+    let of = |body: Value| limits.tokens(&ok(body).chat);
+    assert_eq!(of(with("max_tokens", json!(100))), 100);
+    assert_eq!(of(with("max_tokens", json!(1_000_000))), 4096);
+    assert_eq!(of(with("n", json!(3))), 3 * 4096);
+    let mut body = with("n", json!(3));
+    body["max_tokens"] = json!(10);
+    assert_eq!(of(body), 30);
 }
 
 const USAGE: Usage = Usage {
@@ -294,10 +362,24 @@ const USAGE: Usage = Usage {
 };
 
 fn head() -> Head {
-    Head::named("abc".to_owned(), 1_800_000_000, "demo", &"5f".repeat(32))
+    Head::named(
+        "chatcmpl-abc".to_owned(),
+        1_800_000_000,
+        "demo",
+        &"5f".repeat(32),
+    )
 }
 
 async fn streamed(events: Vec<ChatEvent>, with_usage: bool) -> Vec<String> {
+    streamed_as(head(), 1, events, with_usage).await
+}
+
+async fn streamed_as(
+    head: Head,
+    choices: u32,
+    events: Vec<ChatEvent>,
+    with_usage: bool,
+) -> Vec<String> {
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     let mut events = events.into_iter();
     let first = events.next().unwrap();
@@ -305,7 +387,7 @@ async fn streamed(events: Vec<ChatEvent>, with_usage: bool) -> Vec<String> {
         sender.send(event).await.ok().unwrap();
     }
     drop(sender);
-    let stream = pin!(stream::chunks(head(), first, receiver, with_usage));
+    let stream = pin!(stream::chunks(head, choices, first, receiver, with_usage));
     let bytes: Vec<u8> = stream.map(|chunk| chunk.unwrap().to_vec()).concat().await;
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.ends_with("\n\n"));
@@ -316,19 +398,42 @@ async fn streamed(events: Vec<ChatEvent>, with_usage: bool) -> Vec<String> {
 }
 
 fn delta(text: &str) -> ChatEvent {
-    ChatEvent::Delta(Text::new(text.to_owned()))
+    delta_of(0, text)
+}
+
+fn delta_of(choice: u32, text: &str) -> ChatEvent {
+    ChatEvent::Delta(Piece {
+        choice,
+        text: Text::new(text.to_owned()),
+        logprobs: Vec::new(),
+    })
+}
+
+fn ended(choice: u32) -> ChatEvent {
+    ChatEvent::Ended {
+        choice,
+        finish_reason: FinishReason::Stop,
+    }
 }
 
 fn done() -> ChatEvent {
-    ChatEvent::Done {
-        finish_reason: FinishReason::Stop,
-        usage: USAGE,
+    ChatEvent::Done { usage: USAGE }
+}
+
+fn logprob() -> TokenLogprob {
+    let chance = |bytes: &[u8], logprob| TokenChance {
+        bytes: bytes.to_vec().into(),
+        logprob,
+    };
+    TokenLogprob {
+        token: chance(b"\xc3", -0.5),
+        top: vec![chance(b"H", -0.25), chance(b"\xc3", -0.5)],
     }
 }
 
 #[tokio::test]
 async fn a_stream_is_role_text_reason_done() {
-    let events = streamed(vec![delta("Hel\n"), delta("lo"), done()], false).await;
+    let events = streamed(vec![delta("Hel\n"), delta("lo"), ended(0), done()], false).await;
     assert_eq!(events.len(), 5);
     assert_eq!(events[4], "[DONE]");
     let chunks: Vec<Value> = events[..4]
@@ -359,7 +464,7 @@ async fn a_stream_is_role_text_reason_done() {
 
 #[tokio::test]
 async fn a_stream_that_was_asked_to_count_ends_with_the_counts() {
-    let events = streamed(vec![delta("x"), done()], true).await;
+    let events = streamed(vec![delta("x"), ended(0), done()], true).await;
     let chunks: Vec<Value> = events[..events.len() - 1]
         .iter()
         .map(|event| serde_json::from_str(event).unwrap())
@@ -376,7 +481,7 @@ async fn a_stream_that_was_asked_to_count_ends_with_the_counts() {
 
 #[tokio::test]
 async fn an_answer_without_text_is_still_whole() {
-    let events = streamed(vec![done()], false).await;
+    let events = streamed(vec![ended(0), done()], false).await;
     assert_eq!(events.len(), 3);
     assert_eq!(events[2], "[DONE]");
 }
@@ -397,7 +502,7 @@ async fn a_stream_that_fails_says_so_and_is_not_done() {
 #[tokio::test]
 async fn dropping_a_stream_drops_the_engines_receiver() {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let stream = stream::chunks(head(), delta("x"), receiver, false);
+    let stream = stream::chunks(head(), 1, delta("x"), receiver, false);
     assert!(!sender.is_closed());
     drop(stream);
     assert!(sender.is_closed());
@@ -406,12 +511,13 @@ async fn dropping_a_stream_drops_the_engines_receiver() {
 #[tokio::test]
 async fn a_whole_answer_is_all_its_parts() {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
-    for event in [delta("Hel"), delta("lo"), done()] {
+    for event in [delta("Hel"), delta("lo"), ended(0), done()] {
         sender.send(event).await.ok().unwrap();
     }
-    let (text, finish, usage) = whole(&mut receiver).await.ok().unwrap();
+    let failed = |error: EngineError| ApiError::engine(&error, "messages");
+    let whole = Whole::read(1, &mut receiver, failed).await.ok().unwrap();
     let head = head();
-    let answer = serde_json::to_value(Completion::new(&head, &text, finish, usage)).unwrap();
+    let answer = serde_json::to_value(Completion::new(&head, &whole)).unwrap();
     assert_eq!(answer["object"], "chat.completion");
     assert_eq!(
         answer["choices"][0]["message"],
@@ -420,5 +526,81 @@ async fn a_whole_answer_is_all_its_parts() {
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     assert_eq!(answer["usage"]["total_tokens"], 5);
     drop(sender);
-    assert_eq!(whole(&mut receiver).await.err().unwrap().named().0, 500);
+    let cut = Whole::read(1, &mut receiver, failed).await;
+    assert_eq!(cut.err().unwrap().named().0, 500);
+}
+
+#[tokio::test]
+async fn choices_are_told_apart_by_their_index() {
+    let events = || {
+        vec![
+            delta_of(1, "b"),
+            delta_of(0, "a"),
+            ended(1),
+            delta_of(0, "A"),
+            ended(0),
+            done(),
+        ]
+    };
+    let said = streamed_as(head(), 2, events(), true).await;
+    let chunks: Vec<Value> = said[..said.len() - 2]
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    let told: Vec<_> = chunks
+        .iter()
+        .map(|chunk| {
+            let choice = &chunk["choices"][0];
+            let text = choice["delta"]["content"].as_str().unwrap_or("-");
+            (choice["index"].as_u64().unwrap(), text.to_owned())
+        })
+        .collect();
+    let expected = [
+        (0, ""),
+        (1, ""),
+        (1, "b"),
+        (0, "a"),
+        (1, "-"),
+        (0, "A"),
+        (0, "-"),
+    ];
+    assert_eq!(told, expected.map(|(index, text)| (index, text.to_owned())));
+
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
+    for event in events() {
+        sender.send(event).await.ok().unwrap();
+    }
+    let failed = |error: EngineError| ApiError::engine(&error, "messages");
+    let whole = Whole::read(2, &mut receiver, failed).await.ok().unwrap();
+    let head = head();
+    let answer = serde_json::to_value(Completion::new(&head, &whole)).unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "aA");
+    assert_eq!(answer["choices"][1]["message"]["content"], "b");
+    assert_eq!(answer["choices"][1]["index"], 1);
+    assert_eq!(answer["usage"]["total_tokens"], 5);
+}
+
+#[tokio::test]
+async fn logprobs_have_openais_shape_if_they_were_asked_for() {
+    let events = || {
+        let mut piece = delta("x");
+        if let ChatEvent::Delta(piece) = &mut piece {
+            piece.logprobs.push(logprob());
+        }
+        vec![piece, ended(0), done()]
+    };
+    let mut asked = head();
+    asked.logprobs = true;
+    let said = streamed_as(asked, 1, events(), false).await;
+    let chunk: Value = serde_json::from_str(&said[1]).unwrap();
+    assert_eq!(
+        chunk["choices"][0]["logprobs"],
+        json!({"refusal": null, "content": [{"token": "\u{fffd}", "logprob": -0.5, "bytes": [195], "top_logprobs": [
+            {"token": "H", "logprob": -0.25, "bytes": [72]},
+            {"token": "\u{fffd}", "logprob": -0.5, "bytes": [195]},
+        ]}]})
+    );
+    let silent = streamed(events(), false).await;
+    let chunk: Value = serde_json::from_str(&silent[1]).unwrap();
+    assert_eq!(chunk["choices"][0]["logprobs"], Value::Null);
 }

@@ -14,13 +14,13 @@ use crate::{
 };
 
 fn messages(case: &Value) -> Vec<Message> {
-    let message = |value: &Value| Message {
-        role: match value["role"].as_str().unwrap() {
+    let message = |value: &Value| {
+        let role = match value["role"].as_str().unwrap() {
             "system" => Role::System,
             "assistant" => Role::Assistant,
             _ => Role::User,
-        },
-        content: Text::new(value["content"].as_str().unwrap().into()),
+        };
+        Message::new(role, Text::new(value["content"].as_str().unwrap().into()))
     };
     case["messages"]
         .as_array()

@@ -23,10 +23,7 @@ fn template(source: &str) -> Result<ChatTemplate, LoadError> {
 }
 
 fn messages() -> Vec<Message> {
-    let message = |role, content: &str| Message {
-        role,
-        content: Text::new(content.into()),
-    };
+    let message = |role, content: &str| Message::new(role, Text::new(content.into()));
     vec![
         message(Role::System, "Be brief."),
         message(Role::User, " <b>Hi</b> & \"you\" "),
