@@ -448,6 +448,7 @@ pub(crate) struct Script {
     pub(crate) steps: Arc<AtomicUsize>,
     /// The most rows of one step.
     pub(crate) widest: Arc<AtomicUsize>,
+    pub(crate) template: &'static str,
 }
 
 impl Script {
@@ -459,11 +460,12 @@ impl Script {
             panic_at: None,
             steps: Arc::default(),
             widest: Arc::default(),
+            template: TEMPLATE,
         }
     }
 
     pub(crate) fn engine(self, options: EngineOptions) -> Engine {
-        let files = vocabulary_files();
+        let files = vocabulary_files().with("chat_template.jinja", self.template);
         let pool = ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .build()

@@ -34,6 +34,7 @@ mod request;
 mod scheduler;
 mod shared;
 mod text;
+mod tokenize;
 mod tools;
 mod turns;
 mod vocabulary;

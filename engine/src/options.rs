@@ -55,6 +55,14 @@ pub struct EngineOptions {
     pub max_logit_bias: usize,
     /// Stop strings of one request: each is looked for at every token.
     pub max_stop_strings: usize,
+    /// Tools of one request.
+    pub max_tools: usize,
+    /// A JSON schema, written without spaces.
+    pub max_schema_bytes: usize,
+    /// Objects and lists of a schema inside each other.
+    pub max_schema_depth: usize,
+    /// What the regular expressions that a schema becomes may cost, in steps of which there are some 50,000 in a millisecond.
+    pub max_grammar_cost: u64,
     /// How long a request may take, from when it is queued.
     pub deadline: Duration,
     /// Choices that are made at the same time.
@@ -88,6 +96,10 @@ impl Default for EngineOptions {
             max_choices: 8,
             max_logit_bias: 300,
             max_stop_strings: 4,
+            max_tools: 128,
+            max_schema_bytes: 64 << 10,
+            max_schema_depth: 32,
+            max_grammar_cost: 500_000,
             deadline: Duration::from_secs(600),
             max_sequences: 16,
             prefill_chunk: 128,

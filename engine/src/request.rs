@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::{EngineError, Text, ToolCall, ToolChoice, Tools};
+use crate::{EngineError, Text, Tool, ToolCall, ToolChoice, Tools};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -116,6 +116,14 @@ impl ChatRequest {
     /// A request with the defaults of the OpenAI API: temperature 1, no nucleus, no seed, no stop string.
     pub fn new(messages: Vec<Message>) -> Self {
         Self::of(Input::Messages(messages))
+    }
+
+    /// The tools that the model may call.
+    pub(crate) fn shown_tools(&self) -> &[Tool] {
+        match self.tool_choice {
+            ToolChoice::None => &[],
+            _ => &self.tools.0,
+        }
     }
 
     /// As [`ChatRequest::new`], of any input.

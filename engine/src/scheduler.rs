@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     EngineError,
-    chat::{ChatJob, ChatSettings, Scratch, Sequence, Step},
+    chat::{ChatJob, ChatSettings, Grammar, Scratch, Sequence, Step},
     decoder::{Decoder, Row},
     gate::Inbox,
     kv::{BLOCK, Blocks, KvPool},
@@ -188,6 +188,7 @@ impl<D: Decoder> Scheduler<D> {
     fn step(&mut self) -> usize {
         let counts = self.plan();
         self.report();
+        let mut grammars = self.lend_grammars(&counts);
         let outcome = guarded(&self.shared, || {
             let rows = self
                 .running
@@ -198,8 +199,19 @@ impl<D: Decoder> Scheduler<D> {
             if rows.is_empty() {
                 return Ok(Vec::new());
             }
-            self.decoder.forward(&mut self.kv, &rows).map_err(internal)
+            // What may come next is found out beside the step, by whichever thread has nothing to do.
+            rayon::in_place_scope(|scope| {
+                for (_, grammar) in &mut grammars {
+                    scope.spawn(|_| grammar.look_ahead());
+                }
+                self.decoder.forward(&mut self.kv, &rows).map_err(internal)
+            })
         });
+        for (index, grammar) in grammars {
+            if let Some(sequence) = self.running.get_mut(index) {
+                sequence.return_grammar(grammar);
+            }
+        }
         let mut logits = match outcome {
             Ok(logits) => logits.into_iter(),
             Err(error) => {
@@ -238,6 +250,14 @@ impl<D: Decoder> Scheduler<D> {
             self.end(index, outcome);
         }
         count
+    }
+
+    /// Of those that get a token in this step.
+    fn lend_grammars(&mut self, counts: &[usize]) -> Vec<(usize, Grammar)> {
+        let due = self.running.iter_mut().zip(counts).enumerate();
+        let due = due.filter(|(_, (sequence, count))| **count > 0 && **count == sequence.pending());
+        due.filter_map(|(index, (sequence, _))| Some((index, sequence.lend_grammar()?)))
+            .collect()
     }
 
     fn end(&mut self, index: usize, outcome: Result<Step, EngineError>) {

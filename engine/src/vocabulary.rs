@@ -130,6 +130,10 @@ impl Vocabulary {
         }
     }
 
+    pub(crate) fn has(&self, id: u32) -> bool {
+        self.tokenizer.id_to_token(id).is_some()
+    }
+
     pub(crate) fn id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
     }

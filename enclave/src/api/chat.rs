@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use engine::ChatEvent;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 
 use super::error::ApiError;
+use super::server_sent::{Sources, respond, stream};
 use super::{App, object, random_hex, with_model};
 use crate::tls::Connection;
 
@@ -21,12 +20,15 @@ mod request;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod whole;
 
 use answer::Completion;
-use answer::Head;
+pub(super) use answer::{Counts, Finish, Head};
+pub(super) use message::{RawMessage, conversation};
 use request::Fields;
-use whole::Whole;
+use stream::Chunks;
+pub(super) use whole::Whole;
 
 pub(super) async fn chat(
     State(app): State<Arc<App>>,
@@ -60,18 +62,11 @@ pub(super) async fn chat(
         return Ok(with_model(Json(answer).into_response(), model));
     }
     // The first event decides the status: a request that fails before its first token is an error like any other.
-    let first = match events.recv().await {
-        Some(ChatEvent::Failed(error)) => return Err(failed(error)),
-        None => return Err(ApiError::internal()),
-        Some(event) => event,
+    let mut sources = Sources::new(vec![events]);
+    let first = match sources.next().await {
+        (_, ChatEvent::Failed(error)) => return Err(failed(error)),
+        first => first,
     };
-    let stream = stream::chunks(head, choices, first, events, request.include_usage);
-    let headers = [
-        (CONTENT_TYPE, "text/event-stream"),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    Ok(with_model(
-        (headers, Body::from_stream(stream)).into_response(),
-        model,
-    ))
+    let chunks = Chunks::new(head, choices, request.include_usage);
+    Ok(with_model(respond(stream(chunks, first, sources)), model))
 }

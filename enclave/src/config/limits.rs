@@ -52,6 +52,13 @@ pub struct Limits {
     /// Entries of `logit_bias`.
     pub max_logit_bias: usize,
     pub max_stop_strings: usize,
+    /// Of one request.
+    pub max_tools: usize,
+    /// Of a format's schema, and of each tool's parameters, written without spaces.
+    pub max_schema_bytes: usize,
+    pub max_schema_depth: usize,
+    /// What the regular expressions of a schema may cost; some 50,000 are a millisecond.
+    pub max_grammar_cost: u64,
     /// Choices of one model that are made at the same time.
     pub max_sequences: usize,
     /// Memory of one model for keys and values, at most.
@@ -88,6 +95,10 @@ impl Default for Limits {
             max_choices: 8,
             max_logit_bias: 300,
             max_stop_strings: 4,
+            max_tools: 128,
+            max_schema_bytes: 64 * 1024,
+            max_schema_depth: 32,
+            max_grammar_cost: 500_000,
             max_sequences: 16,
             kv_cache_mib: 1024,
             deadline_s: 600,
@@ -98,7 +109,7 @@ impl Default for Limits {
 impl Limits {
     /// Checks every field against its range; gives back the field's name and the range.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        let ranges: [(&'static str, u64, u64, u64); 28] = [
+        let ranges: [(&'static str, u64, u64, u64); 32] = [
             ("max_connections", self.max_connections as u64, 1, 65_536),
             ("max_streams", u64::from(self.max_streams), 1, 1024),
             ("handshake_timeout_s", self.handshake_timeout_s, 1, 60),
@@ -149,6 +160,15 @@ impl Limits {
             ("max_choices", u64::from(self.max_choices), 1, 128),
             ("max_logit_bias", self.max_logit_bias as u64, 0, 4096),
             ("max_stop_strings", self.max_stop_strings as u64, 0, 64),
+            ("max_tools", self.max_tools as u64, 0, 1024),
+            (
+                "max_schema_bytes",
+                self.max_schema_bytes as u64,
+                64,
+                1024 * 1024,
+            ),
+            ("max_schema_depth", self.max_schema_depth as u64, 2, 100),
+            ("max_grammar_cost", self.max_grammar_cost, 1000, 10_000_000),
             ("max_sequences", self.max_sequences as u64, 1, 1024),
             ("kv_cache_mib", self.kv_cache_mib, 1, 16 * 1024 * 1024),
             ("deadline_s", self.deadline_s, 1, 86_400),

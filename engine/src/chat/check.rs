@@ -1,20 +1,20 @@
 //! What is known to be wrong with a request before any work is done for it.
 
-use super::Chat;
-use crate::{ChatRequest, EngineError, Format, Input, Message, vocabulary::check_length};
+use super::{Chat, schema};
+use crate::{
+    ChatRequest, EngineError, Format, Input, Message, Tool, ToolChoice, vocabulary::check_length,
+};
 
 const MAX_STOP_BYTES: usize = 512;
 const MAX_TOP_LOGPROBS: u8 = 20;
 
 impl Chat {
     pub(super) fn check(&self, request: &ChatRequest) -> Result<(), EngineError> {
-        self.check_input(&request.input)?;
+        self.check_input(&request.input, request.shown_tools())?;
         self.check_sampling(request)?;
-        if !request.tools.0.is_empty() {
-            return Err(EngineError::Unsupported("tools"));
-        }
-        if !matches!(request.format, Format::Text) {
-            return Err(EngineError::Unsupported("response_format"));
+        self.check_tools(request)?;
+        if let Format::JsonSchema(schema) = &request.format {
+            schema::check("response_format", schema, &self.options)?;
         }
         if request.stop.len() > self.options.max_stop_strings {
             return Err(EngineError::Invalid("too many stop strings"));
@@ -31,29 +31,69 @@ impl Chat {
         Ok(())
     }
 
-    fn check_input(&self, input: &Input) -> Result<(), EngineError> {
-        let invalid = |problem| Err(EngineError::Invalid(problem));
-        let bytes = match input {
-            Input::Messages(messages) => {
-                if messages.is_empty() {
-                    return invalid("messages must not be empty");
-                }
-                if messages.len() > self.options.max_messages {
-                    return invalid("too many messages");
-                }
-                messages.iter().map(Message::bytes).sum()
-            }
-            Input::Text(text) => text.expose().len(),
+    fn check_tools(&self, request: &ChatRequest) -> Result<(), EngineError> {
+        let refused = |field, problem| Err(EngineError::Schema { field, problem });
+        let tools = request.shown_tools();
+        if tools.len() > self.options.max_tools {
+            return refused("tools", "there are too many tools");
+        }
+        for tool in tools {
+            schema::check("tools", &tool.parameters, &self.options)?;
+        }
+        let called = match &request.tool_choice {
+            ToolChoice::None | ToolChoice::Auto => true,
+            ToolChoice::Required => !tools.is_empty(),
+            ToolChoice::Named(name) => tools.iter().any(|tool| tool.name == *name),
+        };
+        if !called {
+            return refused("tool_choice", "there is no such tool");
+        }
+        if tools.is_empty() {
+            return Ok(());
+        }
+        if self.template.calls.is_none() || !matches!(request.input, Input::Messages(_)) {
+            return Err(EngineError::Unsupported("tools"));
+        }
+        // The answer cannot be one thing and another.
+        match request.format {
+            Format::Text => Ok(()),
+            _ => Err(EngineError::Unsupported("response_format")),
+        }
+    }
+
+    fn check_input(&self, input: &Input, tools: &[Tool]) -> Result<(), EngineError> {
+        match input {
+            Input::Messages(messages) => self.check_messages(messages, tools),
+            Input::Text(text) => self.check_bytes(text.expose().len()),
             Input::Tokens(tokens) => {
                 let known = |token: &u32| (*token as usize) < self.settings.vocabulary;
-                return match tokens.iter().all(known) {
+                match tokens.iter().all(known) {
                     true => Ok(()),
-                    false => invalid("a token is not in the vocabulary"),
-                };
+                    false => Err(EngineError::Invalid("a token is not in the vocabulary")),
+                }
             }
-        };
+        }
+    }
+
+    pub(super) fn check_messages(
+        &self,
+        messages: &[Message],
+        tools: &[Tool],
+    ) -> Result<(), EngineError> {
+        if messages.is_empty() {
+            return Err(EngineError::Invalid("messages must not be empty"));
+        }
+        if messages.len() > self.options.max_messages {
+            return Err(EngineError::Invalid("too many messages"));
+        }
+        let definitions = tools.iter().map(|tool| schema::bytes(&tool.definition));
+        let texts = messages.iter().map(Message::bytes);
+        self.check_bytes(texts.chain(definitions).fold(0, usize::saturating_add))
+    }
+
+    fn check_bytes(&self, bytes: usize) -> Result<(), EngineError> {
         if bytes > self.options.max_prompt_bytes {
-            return invalid("messages are too long");
+            return Err(EngineError::Invalid("messages are too long"));
         }
         check_length(bytes, self.prompt_limit())
     }

@@ -66,8 +66,16 @@ impl Chances {
 pub(crate) struct Pending(VecDeque<(usize, TokenLogprob)>);
 
 impl Pending {
-    pub(crate) fn push(&mut self, end: usize, token: TokenLogprob) {
-        self.0.push_back((end, token));
+    /// A token whose text is not known yet: it may be part of a character.
+    pub(crate) fn push(&mut self, token: TokenLogprob) {
+        self.0.push_back((usize::MAX, token));
+    }
+
+    /// The text of all tokens so far ends here.
+    pub(crate) fn settle(&mut self, bytes: usize) {
+        let open = self.0.iter_mut().rev();
+        let open = open.take_while(|(end, _)| *end == usize::MAX);
+        open.for_each(|(end, _)| *end = bytes);
     }
 
     /// The tokens of the first `bytes` of the text.

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{ChatSettings, Sampler, answer::Answer, logprobs::Chances, sampling::Scratch};
+use super::{
+    ChatSettings, Sampler, answer::Answer, grammar::Grammar, logprobs::Chances, sampling::Scratch,
+};
 use crate::{
     EngineError, FinishReason,
     decoder::Row,
@@ -19,6 +21,8 @@ pub(crate) struct ChatJob {
     pub(crate) max_tokens: usize,
     pub(crate) sampler: Sampler,
     pub(crate) logprobs: Option<u8>,
+    /// What the answer must be.
+    pub(crate) grammar: Option<Grammar>,
     /// Who asks: callers share the model evenly, and none has use of what another's prompt left behind.
     pub(crate) caller: Arc<str>,
     /// Nobody waits longer.
@@ -173,7 +177,7 @@ impl Sequence {
     }
 
     /// Tells the reader how the answer ended.
-    pub(crate) fn conclude(&self, finish_reason: FinishReason) {
+    pub(crate) fn conclude(&mut self, finish_reason: FinishReason) {
         self.job
             .answer
             .conclude(finish_reason, self.completion_tokens());
@@ -181,6 +185,15 @@ impl Sequence {
 
     pub(crate) fn fail(&self, error: EngineError) {
         self.job.answer.fail(error);
+    }
+
+    /// For as long as a step takes: what may come next can be found out beside it.
+    pub(crate) fn lend_grammar(&mut self) -> Option<Grammar> {
+        self.job.grammar.take()
+    }
+
+    pub(crate) fn return_grammar(&mut self, grammar: Grammar) {
+        self.job.grammar = Some(grammar);
     }
 
     /// The next token.
@@ -197,6 +210,9 @@ impl Sequence {
             .map(|count| Chances::look(logits, count, scratch))
             .transpose()?;
         job.sampler.adjust(logits);
+        if let Some(grammar) = &mut job.grammar {
+            grammar.restrict(logits)?;
+        }
         let token = job.sampler.sample(logits, scratch)?;
         self.tokens.push(token);
         if settings.end.contains(&token) {
@@ -207,6 +223,12 @@ impl Sequence {
             .map(|chances| chances.of(token, scratch, vocabulary))
             .transpose()?;
         if job.answer.push(token, logprob, vocabulary)? {
+            return Ok(Step::Done(FinishReason::Stop));
+        }
+        if let Some(grammar) = &mut job.grammar
+            && grammar.advance(token)?
+        {
+            job.answer.finish();
             return Ok(Step::Done(FinishReason::Stop));
         }
         if self.tokens.len() - self.prompt == job.max_tokens {

@@ -2,12 +2,13 @@
 //! refused by name; a field that would not, or that nobody knows, is ignored.
 
 use engine::ChatRequest;
-use serde::Deserialize;
 use serde::de::MapAccess;
 
-use super::message::RawMessage;
+use super::message::{RawMessage, conversation};
+use super::tools::{format, tool_choice, tools};
 use crate::api::error::ApiError;
 use crate::api::generation::{self, Word, out_of_range};
+use crate::api::json::Json;
 use crate::api::object::{self, Asked};
 use crate::config::Limits;
 
@@ -22,6 +23,10 @@ pub(crate) struct Fields {
     max_completion_tokens: Option<u32>,
     logprobs: Option<bool>,
     top_logprobs: Option<u8>,
+    response_format: Option<Json>,
+    tools: Option<Json>,
+    tool_choice: Option<Json>,
+    parallel_tool_calls: Option<bool>,
     /// The first field that asks for something not implemented.
     refused: Option<&'static str>,
 }
@@ -32,16 +37,17 @@ impl object::Fields for Fields {
         "max_completion_tokens",
         "logprobs",
         "top_logprobs",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
         // Refused unless they say what happens anyway.
         "best_of",
-        "tool_choice",
         "function_call",
-        "response_format",
         "modalities",
         "reasoning_effort",
         "verbosity",
         // Refused unless null, false, zero or empty.
-        "tools",
         "functions",
         "audio",
         "web_search_options",
@@ -75,17 +81,22 @@ impl object::Fields for Fields {
             }
             "logprobs" => return map.next_value().map(|value| self.logprobs = value),
             "top_logprobs" => return map.next_value().map(|value| self.top_logprobs = value),
+            "response_format" => {
+                return map.next_value().map(|value| self.response_format = value);
+            }
+            "tools" => return map.next_value().map(|value| self.tools = value),
+            "tool_choice" => return map.next_value().map(|value| self.tool_choice = value),
+            "parallel_tool_calls" => {
+                return map
+                    .next_value()
+                    .map(|value| self.parallel_tool_calls = value);
+            }
             "best_of" => map
                 .next_value::<Option<u64>>()?
                 .is_some_and(|count| count != 1),
-            "tool_choice" | "function_call" => {
-                !map.next_value::<Word>()?.is_one_of(&["none", "auto"])
-            }
+            "function_call" => !map.next_value::<Word>()?.is_one_of(&["none", "auto"]),
             "reasoning_effort" => !map.next_value::<Word>()?.is_one_of(&["none"]),
             "verbosity" => !map.next_value::<Word>()?.is_one_of(&["medium"]),
-            "response_format" => map
-                .next_value::<Option<ResponseFormat>>()?
-                .is_some_and(|format| !format.is_text()),
             "modalities" => map
                 .next_value::<Option<Vec<Word>>>()?
                 .is_some_and(|words| words.iter().any(|word| !word.is_one_of(&["text"]))),
@@ -98,37 +109,19 @@ impl object::Fields for Fields {
     }
 }
 
-#[derive(Deserialize)]
-struct ResponseFormat {
-    #[serde(rename = "type")]
-    kind: Word,
-}
-
-impl ResponseFormat {
-    fn is_text(&self) -> bool {
-        self.kind.is_word("text")
-    }
-}
-
 impl Fields {
     pub(crate) fn check(self, limits: &Limits) -> Result<generation::Request, ApiError> {
         if let Some(name) = self.refused {
             return Err(ApiError::unsupported(name));
         }
         let messages = self.messages.ok_or_else(|| ApiError::missing("messages"))?;
-        let most = limits.max_messages;
-        if messages.is_empty() || messages.len() > most {
-            return Err(ApiError::invalid(
-                "messages",
-                format!("`messages` holds 1 to {most} messages"),
-            ));
-        }
-        let messages = messages
-            .into_iter()
-            .enumerate()
-            .map(|(index, message)| message.check(index))
-            .collect::<Result<_, _>>()?;
+        let messages = conversation(messages, limits.max_messages)?;
+        let tool_choice = tool_choice(self.tool_choice)?;
         let chat = ChatRequest {
+            tools: tools(self.tools, &tool_choice)?,
+            tool_choice,
+            parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
+            format: format(self.response_format)?,
             max_tokens: max_tokens(self.generation.max_tokens, self.max_completion_tokens)?,
             logprobs: logprobs(self.logprobs, self.top_logprobs)?,
             ..ChatRequest::new(messages)

@@ -1,117 +1,68 @@
-//! A chat answer as server-sent events: the role, the text as it is made, the reason it ended, `[DONE]`. Dropping the
-//! stream drops the engine's receiver, and that cancels the request.
+//! A chat answer as server-sent events: the role, the text as it is made, the reason it ended, `[DONE]`.
 
-use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
+use std::collections::HashMap;
 
-use bytes::Bytes;
-use engine::{ChatEvent, EngineError, ToolCall};
-use futures_util::Stream;
-use futures_util::stream::unfold;
-use tokio::sync::mpsc::Receiver;
+use engine::{ChatEvent, Usage};
 
 use super::answer::Head;
 use super::chunk::Chunk;
 use super::whole::with_id;
 use crate::api::error::ApiError;
-use crate::api::server_sent::{self, DONE};
+use crate::api::server_sent::{Events, Writer};
 
-/// `first` was already taken from `events`.
-pub(crate) fn chunks(
+pub(crate) struct Chunks {
     head: Head,
-    choices: u32,
-    first: ChatEvent,
-    events: Receiver<ChatEvent>,
+    /// Choices whose role was not told yet.
+    silent: u32,
     with_usage: bool,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-    let mut answer = Answer {
-        head,
-        events,
-        with_usage,
-        calls: HashMap::new(),
-        ready: VecDeque::new(),
-        ended: false,
-    };
-    for choice in 0..choices {
-        answer.push(|head| Chunk::role(head, choice));
-    }
-    answer.take(first);
-    unfold(answer, |mut answer| async move {
-        let bytes = answer.next().await?;
-        Some((Ok(bytes), answer))
-    })
-}
-
-struct Answer {
-    head: Head,
-    events: Receiver<ChatEvent>,
-    with_usage: bool,
+    usage: Usage,
     /// How many calls each choice has made.
     calls: HashMap<u32, u32>,
-    ready: VecDeque<Bytes>,
-    ended: bool,
 }
 
-impl Answer {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Some(bytes);
-            }
-            if self.ended {
-                return None;
-            }
-            match self.events.recv().await {
-                Some(event) => self.take(event),
-                None => self.take(ChatEvent::Failed(EngineError::Internal)),
-            }
+impl Chunks {
+    pub(crate) fn new(head: Head, choices: u32, with_usage: bool) -> Self {
+        Self {
+            head,
+            silent: choices,
+            with_usage,
+            usage: Usage::default(),
+            calls: HashMap::new(),
         }
     }
+}
 
-    fn take(&mut self, event: ChatEvent) {
+impl Writer for Chunks {
+    fn write(&mut self, _only: usize, event: ChatEvent, to: &mut Events) -> Result<(), ApiError> {
+        let asked = self.with_usage;
+        for choice in 0..std::mem::take(&mut self.silent) {
+            to.push(&Chunk::role(&self.head, choice).with_usage(asked));
+        }
         match event {
-            ChatEvent::Delta(piece) => self.push(|head| Chunk::text(head, &piece)),
-            ChatEvent::ToolCall { choice, call } => self.call(choice, call),
+            ChatEvent::Delta(piece) => to.push(&Chunk::text(&self.head, &piece).with_usage(asked)),
+            ChatEvent::ToolCall { choice, call } => {
+                let call = with_id(call)?;
+                let made = self.calls.entry(choice).or_default();
+                to.push(&Chunk::call(&self.head, choice, *made, &call).with_usage(asked));
+                *made += 1;
+            }
             ChatEvent::Ended {
                 choice,
                 finish_reason,
-            } => self.push(|head| Chunk::finish(head, choice, finish_reason)),
-            ChatEvent::Done { usage } => {
-                if self.with_usage {
-                    self.push(|head| Chunk::usage(head, usage));
-                }
-                self.ready.push_back(DONE);
-                self.ended = true;
-            }
-            ChatEvent::Failed(error) => self.fail(&ApiError::engine(&error, "messages")),
+            } => to.push(&Chunk::finish(&self.head, choice, finish_reason).with_usage(asked)),
+            ChatEvent::Done { usage } => self.usage = usage,
+            ChatEvent::Failed(error) => return Err(ApiError::engine(&error, self.param())),
         }
+        Ok(())
     }
 
-    fn call(&mut self, choice: u32, call: ToolCall) {
-        match with_id(call) {
-            Ok(call) => {
-                let made = self.calls.entry(choice).or_default();
-                let index = *made;
-                *made += 1;
-                self.push(|head| Chunk::call(head, choice, index, &call));
-            }
-            Err(error) => self.fail(&error),
+    fn param(&self) -> &'static str {
+        "messages"
+    }
+
+    fn finish(&mut self, to: &mut Events) {
+        if self.with_usage {
+            to.push(&Chunk::usage(&self.head, self.usage));
         }
-    }
-
-    /// The status is long sent; an error object in the stream, and no `[DONE]`, is what clients look for.
-    fn fail(&mut self, error: &ApiError) {
-        self.ready.extend(server_sent::event(&error.body()));
-        self.ended = true;
-    }
-
-    fn push<'a>(&'a mut self, chunk: impl FnOnce(&'a Head) -> Chunk<'a>) {
-        let Self {
-            head,
-            ready,
-            with_usage,
-            ..
-        } = self;
-        ready.extend(server_sent::event(&chunk(head).with_usage(*with_usage)));
     }
 }

@@ -121,16 +121,14 @@ fn messages_become_the_engines_messages() {
 fn what_would_change_the_answer_is_refused_by_name() {
     let cases = [
         ("best_of", json!(3)),
-        ("tools", json!([{"type": "function"}])),
-        ("tool_choice", json!("required")),
         ("tool_choice", json!({"type": "function"})),
         ("functions", json!([{}])),
         ("function_call", json!({"name": "f"})),
-        ("response_format", json!({"type": "json_object"})),
-        (
-            "response_format",
-            json!({"type": "json_schema", "json_schema": {}}),
-        ),
+        ("response_format", json!({"type": "grammar"})),
+        ("response_format", json!({})),
+        ("response_format", json!("text")),
+        ("tool_choice", json!("any")),
+        ("tool_choice", json!({"type": "allowed_tools"})),
         ("modalities", json!(["text", "audio"])),
         ("audio", json!({"voice": "x"})),
         ("reasoning_effort", json!("high")),
@@ -256,6 +254,28 @@ fn a_value_that_cannot_be_used_is_named() {
             "messages",
         ),
         ("model", json!(5), "model"),
+        ("tools", json!({"type": "function"}), "tools"),
+        ("parallel_tool_calls", json!("no"), "parallel_tool_calls"),
+        (
+            "messages",
+            json!([{"role": "tool", "content": "x"}]),
+            "messages[0].tool_call_id",
+        ),
+        (
+            "messages",
+            json!([{"role": "tool", "content": "x", "tool_call_id": "unknown"}]),
+            "messages[0].tool_call_id",
+        ),
+        (
+            "messages",
+            json!([{"role": "assistant", "content": null, "tool_calls": []}]),
+            "messages[0].content",
+        ),
+        (
+            "messages",
+            json!([{"role": "assistant", "tool_calls": [{"id": "a"}]}]),
+            "messages",
+        ),
     ];
     for (name, value, param) in cases {
         let body = with(name, value);
@@ -281,16 +301,16 @@ fn a_message_that_is_not_text_is_refused_by_its_place() {
             "messages[0].content[1].type",
         ),
         (
-            json!([{"role": "tool", "content": "x"}]),
-            "messages[0].role",
+            json!([{"role": "user", "content": "x", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}]),
+            "messages[0].tool_calls",
+        ),
+        (
+            json!([{"role": "assistant", "tool_calls": [{"id": "a", "type": "custom", "function": {"name": "f", "arguments": "{}"}}]}]),
+            "messages[0].tool_calls[0].type",
         ),
         (
             json!([{"role": "user", "content": "x"}, {"role": "function", "content": "x"}]),
             "messages[1].role",
-        ),
-        (
-            json!([{"role": "assistant", "content": "", "tool_calls": [{}]}]),
-            "messages[0].tool_calls",
         ),
     ];
     for (messages, param) in cases {
@@ -387,7 +407,9 @@ async fn streamed_as(
         sender.send(event).await.ok().unwrap();
     }
     drop(sender);
-    let stream = pin!(stream::chunks(head, choices, first, receiver, with_usage));
+    let chunks = Chunks::new(head, choices, with_usage);
+    let sources = Sources::new(vec![receiver]);
+    let stream = pin!(stream(chunks, (0, first), sources));
     let bytes: Vec<u8> = stream.map(|chunk| chunk.unwrap().to_vec()).concat().await;
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.ends_with("\n\n"));
@@ -502,7 +524,8 @@ async fn a_stream_that_fails_says_so_and_is_not_done() {
 #[tokio::test]
 async fn dropping_a_stream_drops_the_engines_receiver() {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let stream = stream::chunks(head(), 1, delta("x"), receiver, false);
+    let chunks = Chunks::new(head(), 1, false);
+    let stream = stream(chunks, (0, delta("x")), Sources::new(vec![receiver]));
     assert!(!sender.is_closed());
     drop(stream);
     assert!(sender.is_closed());
@@ -603,4 +626,187 @@ async fn logprobs_have_openais_shape_if_they_were_asked_for() {
     let silent = streamed(events(), false).await;
     let chunk: Value = serde_json::from_str(&silent[1]).unwrap();
     assert_eq!(chunk["choices"][0]["logprobs"], Value::Null);
+}
+
+#[test]
+fn a_format_reaches_the_engine() {
+    use engine::Format;
+    let of = |value: Value| ok(with("response_format", value)).chat.format;
+    assert!(matches!(of(json!({"type": "text"})), Format::Text));
+    assert!(matches!(
+        of(json!({"type": "json_object"})),
+        Format::JsonObject
+    ));
+    let schema = json!({"type": "object", "properties": {"b": {}, "a": {}}});
+    let given = json!({"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": schema}});
+    let Format::JsonSchema(read) = of(given) else {
+        panic!("a schema");
+    };
+    // In the order in which it was written.
+    assert_eq!(read.to_string(), schema.to_string());
+    for given in [json!({}), json!(null), json!({"name": "x"})] {
+        let body = with(
+            "response_format",
+            json!({"type": "json_schema", "json_schema": given}),
+        );
+        assert_eq!(
+            refused(&body),
+            (
+                400,
+                Some("missing_required_parameter"),
+                "response_format.json_schema.schema".to_owned()
+            )
+        );
+    }
+}
+
+fn function(function: Value) -> Value {
+    json!({"type": "function", "function": function})
+}
+
+#[test]
+fn tools_and_calls_reach_the_engine() {
+    use engine::ToolChoice;
+    let mut body = json!({"model": "demo", "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"id": "a1", "type": "function", "function": {"name": "now", "arguments": " {\"zone\": 1}"}},
+        ]},
+        {"role": "tool", "tool_call_id": "a1", "content": [{"type": "text", "text": "noon"}]},
+    ]});
+    body["tools"] = json!([
+        function(json!({"name": "now"})),
+        function(json!({"name": "later", "parameters": {"type": "object"}}))
+    ]);
+    let request = ok(body.clone());
+    let [_, assistant, tool] = messages(&request) else {
+        panic!("three messages");
+    };
+    assert_eq!(
+        (assistant.role, assistant.content.expose()),
+        (Role::Assistant, "")
+    );
+    assert_eq!(assistant.tool_calls[0].id, "a1");
+    assert_eq!(assistant.tool_calls[0].arguments.expose(), " {\"zone\": 1}");
+    assert_eq!((tool.role, tool.content.expose()), (Role::Tool, "noon"));
+    assert_eq!(tool.tool_call_id.as_ref().map(Text::expose), Some("a1"));
+    let tools = &request.chat.tools.0;
+    assert_eq!(
+        (tools[0].name.as_str(), tools[1].name.as_str()),
+        ("now", "later")
+    );
+    assert_eq!(
+        tools[0].parameters["additionalProperties"], false,
+        "none are none"
+    );
+    assert_eq!(tools[1].definition, body["tools"][1]);
+    assert!(
+        request.chat.parallel_tool_calls && matches!(request.chat.tool_choice, ToolChoice::Auto)
+    );
+    for (choice, expected) in [
+        (json!("none"), "none"),
+        (json!("required"), "required"),
+        (function(json!({"name": "later"})), "later"),
+    ] {
+        body["tool_choice"] = choice;
+        let read = match ok(body.clone()).chat.tool_choice {
+            ToolChoice::None => "none".to_owned(),
+            ToolChoice::Auto => "auto".to_owned(),
+            ToolChoice::Required => "required".to_owned(),
+            ToolChoice::Named(name) => name,
+        };
+        assert_eq!(read, expected);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_tool_is_named() {
+    for (tool, param) in [
+        (json!(5), "tools[0].type"),
+        (json!({"type": "custom"}), "tools[0].type"),
+        (json!({"type": "function"}), "tools[0].function.name"),
+        (function(json!({"name": ""})), "tools[0].function.name"),
+        (function(json!({"name": "a b"})), "tools[0].function.name"),
+        (
+            function(json!({"name": "x".repeat(65)})),
+            "tools[0].function.name",
+        ),
+        (
+            function(json!({"name": "a", "strict": true})),
+            "tools[0].function.strict",
+        ),
+    ] {
+        assert_eq!(refused(&with("tools", json!([tool]))).2, param);
+    }
+    let two = json!([
+        function(json!({"name": "a"})),
+        function(json!({"name": "a"}))
+    ]);
+    assert_eq!(refused(&with("tools", two)).2, "tools[1].function.name");
+    let mut forced = with(
+        "tools",
+        json!([function(json!({"name": "a", "strict": true}))]),
+    );
+    forced["tool_choice"] = json!("required");
+    ok(forced);
+    for arguments in ["", "[]", "{", "5", "{} {}"] {
+        let messages = json!([{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": arguments}}]}]);
+        assert_eq!(
+            refused(&with("messages", messages)).2,
+            "messages[0].tool_calls[0].function.arguments"
+        );
+    }
+}
+
+#[tokio::test]
+async fn calls_are_told_whole_with_ids_of_their_own() {
+    let call = |name: &str| ChatEvent::ToolCall {
+        choice: 0,
+        call: engine::ToolCall {
+            id: String::new(),
+            name: name.to_owned(),
+            arguments: Text::new("{}".to_owned()),
+        },
+    };
+    let events = || {
+        let ended = ChatEvent::Ended {
+            choice: 0,
+            finish_reason: FinishReason::ToolCalls,
+        };
+        vec![call("a"), call("b"), ended, done()]
+    };
+    let said = streamed(events(), false).await;
+    let chunks: Vec<Value> = said[1..4]
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    let calls: Vec<_> = chunks[..2]
+        .iter()
+        .map(|chunk| chunk["choices"][0]["delta"]["tool_calls"][0].clone())
+        .collect();
+    assert_eq!(
+        (calls[0]["index"].as_u64(), calls[1]["index"].as_u64()),
+        (Some(0), Some(1))
+    );
+    assert_eq!(
+        calls[1]["function"],
+        json!({"name": "b", "arguments": "{}"})
+    );
+    assert_eq!(calls[0]["type"], "function");
+    assert_eq!(calls[0]["id"].as_str().unwrap().len(), 9);
+    assert_ne!(calls[0]["id"], calls[1]["id"]);
+    assert_eq!(chunks[2]["choices"][0]["finish_reason"], "tool_calls");
+
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(8);
+    for event in events() {
+        sender.send(event).await.ok().unwrap();
+    }
+    let failed = |error: EngineError| ApiError::engine(&error, "messages");
+    let whole = Whole::read(1, &mut receiver, failed).await.ok().unwrap();
+    let head = head();
+    let answer = serde_json::to_value(Completion::new(&head, &whole)).unwrap();
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(message["content"], Value::Null);
+    assert_eq!(message["tool_calls"][1]["function"]["name"], "b");
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
 }

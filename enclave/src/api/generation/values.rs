@@ -74,6 +74,11 @@ pub(crate) enum Word {
 }
 
 impl Word {
+    /// Where a field is not there.
+    pub(crate) fn absent() -> Self {
+        Self::Absent
+    }
+
     pub(crate) fn is_word(&self, word: &str) -> bool {
         matches!(self, Self::Is(is) if is == word)
     }

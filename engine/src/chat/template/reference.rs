@@ -45,7 +45,7 @@ fn every_conversation_becomes_the_ids_that_transformers_makes_of_it() {
         let cases: Vec<Value> = serde_json::from_slice(&cases).unwrap();
         assert_eq!(cases.len(), 50);
         for (number, case) in cases.iter().enumerate() {
-            let text = template.render(&messages(case), 1 << 20).ok().unwrap();
+            let text = template.render(&messages(case), &[], 1 << 20).ok().unwrap();
             let ids = vocabulary.encode(text.expose(), false).unwrap();
             let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
             assert_eq!(
