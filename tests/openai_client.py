@@ -61,7 +61,7 @@ assert vectors.usage.prompt_tokens > 0
 
 for wrong, error in [
     (lambda: client.chat.completions.create(model="nobody", messages=question), NotFoundError),
-    (lambda: client.chat.completions.create(model=chat_model, messages=question, n=3), BadRequestError),
+    (lambda: client.chat.completions.create(model=chat_model, messages=question, n=9), BadRequestError),
     (lambda: client.chat.completions.create(model=chat_model, messages=[]), BadRequestError),
     (lambda: client.embeddings.create(model=chat_model, input="a"), BadRequestError),
 ]:

@@ -43,6 +43,60 @@ async fn the_openai_client_chats_streams_and_embeds() {
     stack.stop().await;
 }
 
+/// The demo model, and the same with a template that shows it tools as Qwen's does.
+fn demo_with_tools(dir: &std::path::Path) -> Model {
+    let from = models::demo().dir;
+    let to = dir.join("demo-with-tools");
+    std::fs::create_dir(&to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    let template = "{{ bos_token }}{% if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}\
+        Answer calls as <tool_call>{}</tool_call>.<|end|>{% endif %}\
+        {% for message in messages %}{{ '<|' + ('user' if message.role == 'tool' else message.role) + '|>' }}{{ message.content }}\
+        {% for call in message.tool_calls %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|end|>{% endfor %}\
+        <|assistant|>";
+    std::fs::write(to.join("chat_template.jinja"), template).unwrap();
+    Model {
+        name: "demo-with-tools".to_owned(),
+        dir: to,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_client_draws_shapes_calls_and_counts() {
+    let python = tests::root().join("target/tools/py/bin/python3");
+    if !python.is_file() {
+        tests::skip("the OpenAI client for Python");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = models::both(dir.path());
+    let served = vec![
+        models::demo(),
+        demo_with_tools(dir.path()),
+        tiny[0].clone(),
+        tiny[1].clone(),
+    ];
+    let names: Vec<_> = served.iter().map(|model| model.name.clone()).collect();
+    let stack = Stack::start(tests::options(served)).await.unwrap();
+    let output = tokio::process::Command::new(python)
+        .arg(tests::root().join("tests/openai_generation.py"))
+        .arg(stack.base_url())
+        .args(&names)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.ends_with("all said\n"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    stack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readmes_example_does_what_it_says() {
     let python = tests::root().join("target/tools/py/bin/python3");

@@ -26,12 +26,18 @@ use crate::tls::Connection;
 mod attestation_route;
 mod body;
 mod chat;
+mod completions;
 mod embeddings;
 mod error;
+mod generation;
+mod inputs;
+mod json;
 mod models_route;
 mod object;
+mod server_sent;
 #[cfg(test)]
 mod tests;
+mod tokenize;
 
 pub(crate) use body::Budget;
 use error::ApiError;
@@ -64,6 +70,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{id}", only_get(models_route::one))
         .route("/v1/embeddings", only_post(embeddings::embed))
         .route("/v1/chat/completions", only_post(chat::chat))
+        .route("/v1/completions", only_post(completions::complete))
+        .route("/v1/tokenize", only_post(tokenize::tokenize))
+        .route("/v1/detokenize", only_post(tokenize::detokenize))
         .fallback(async || ApiError::unknown_path())
         // Inside the observation, so that a refusal is counted; outside the routes, so that nothing is free.
         .layer(middleware::from_fn_with_state(Arc::clone(&app), limit_rate))
@@ -131,6 +140,9 @@ fn route_label(path: &str) -> &'static str {
         "/v1/models" => "models",
         "/v1/embeddings" => "embeddings",
         "/v1/chat/completions" => "chat",
+        "/v1/completions" => "completions",
+        "/v1/tokenize" => "tokenize",
+        "/v1/detokenize" => "detokenize",
         _ if path.starts_with("/v1/models/") => "model",
         _ => "unknown",
     }

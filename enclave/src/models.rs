@@ -7,10 +7,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use attestation::ModelIdentity;
-use engine::{ChatEvent, ChatRequest, Embeddings, Engine, EngineError, ModelKind, Stats, Text};
+use engine::{
+    ChatEvent, ChatRequest, Embeddings, Engine, EngineError, Input, ModelKind, Stats, Text,
+};
 use http::HeaderValue;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
 
 use crate::authz::{Chat, Embed, ModelFacts, Permit};
 
@@ -81,19 +84,66 @@ impl Model {
             .unwrap_or(Err(EngineError::Internal))
     }
 
-    /// Embeds `texts`; dropping the future cancels it.
+    /// Embeds `inputs`, which are all texts or all tokens; dropping the future cancels it.
     ///
     /// # Errors
     /// As [`Model::chat`].
     pub(crate) async fn embed(
         &self,
         permit: Permit<Embed>,
-        texts: Vec<Text>,
+        inputs: Vec<Input>,
     ) -> Result<Embeddings, EngineError> {
         self.require(permit.resource())?;
         let engine = self.engine.clone();
-        let queued = spawn_blocking(move || engine.embed(texts));
-        queued.await.unwrap_or(Err(EngineError::Internal))?.await
+        let (mut texts, mut tokens) = (Vec::new(), Vec::new());
+        for input in inputs {
+            match input {
+                Input::Text(text) => texts.push(text),
+                Input::Tokens(list) => tokens.push(list),
+                Input::Messages(_) => return Err(EngineError::WrongKind),
+            }
+        }
+        if tokens.is_empty() {
+            let queued = spawn_blocking(move || engine.embed(texts));
+            return queued.await.unwrap_or(Err(EngineError::Internal))?.await;
+        }
+        match texts.is_empty() {
+            true => engine.embed_tokens(tokens)?.await,
+            false => Err(EngineError::Invalid("texts and token ids in one request")),
+        }
+    }
+
+    /// What the tokenizer makes of `input`.
+    ///
+    /// # Errors
+    /// As [`Model::chat`].
+    pub(crate) async fn tokenize(
+        &self,
+        permit: Tokenize,
+        input: Input,
+        special: bool,
+    ) -> Result<Zeroizing<Vec<u32>>, EngineError> {
+        self.require(&permit.0)?;
+        let engine = self.engine.clone();
+        spawn_blocking(move || engine.tokenize(&input, special))
+            .await
+            .unwrap_or(Err(EngineError::Internal))
+    }
+
+    /// The text of `tokens`.
+    ///
+    /// # Errors
+    /// As [`Model::chat`].
+    pub(crate) async fn detokenize(
+        &self,
+        permit: Tokenize,
+        tokens: Zeroizing<Vec<u32>>,
+    ) -> Result<Text, EngineError> {
+        self.require(&permit.0)?;
+        let engine = self.engine.clone();
+        spawn_blocking(move || engine.detokenize(&tokens))
+            .await
+            .unwrap_or(Err(EngineError::Internal))
     }
 
     fn require(&self, permitted: &str) -> Result<(), EngineError> {
@@ -106,6 +156,21 @@ impl Model {
 
     pub(crate) fn stop(&self) {
         self.engine.stop();
+    }
+}
+
+/// A permit to use a model in its own way covers knowing its tokens.
+pub(crate) struct Tokenize(String);
+
+impl From<Permit<Chat>> for Tokenize {
+    fn from(permit: Permit<Chat>) -> Self {
+        Self(permit.resource().to_owned())
+    }
+}
+
+impl From<Permit<Embed>> for Tokenize {
+    fn from(permit: Permit<Embed>) -> Self {
+        Self(permit.resource().to_owned())
     }
 }
 

@@ -61,18 +61,18 @@ fn decode(criterion: &mut Criterion) {
     let request = |max_tokens| ChatRequest {
         max_tokens: Some(max_tokens),
         temperature: 0.0,
-        ..ChatRequest::new(vec![Message {
-            role: Role::User,
-            content: Text::new("What does the host see?".into()),
-        }])
+        ..ChatRequest::new(vec![Message::new(
+            Role::User,
+            Text::new("What does the host see?".into()),
+        )])
     };
     let tokens = |max_tokens| {
         let mut events = engine.chat(request(max_tokens)).unwrap();
         loop {
             match events.blocking_recv().unwrap() {
-                ChatEvent::Delta(_) => {}
-                ChatEvent::Done { usage, .. } => return usage.completion_tokens,
+                ChatEvent::Done { usage } => return usage.completion_tokens,
                 ChatEvent::Failed(error) => panic!("{error}"),
+                _ => {}
             }
         }
     };

@@ -94,7 +94,7 @@ fn one(
 }
 
 /// Compiled twice: for any processor, and for one with AVX2.
-fn with_widest_vectors(work: impl FnOnce()) {
+pub(crate) fn with_widest_vectors(work: impl FnOnce()) {
     #[cfg(target_arch = "x86_64")]
     if let Some(avx2) = pulp::x86::V3::try_new() {
         return pulp::Simd::vectorize(avx2, work);

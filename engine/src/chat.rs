@@ -1,23 +1,35 @@
 //! Chat: from messages to prompt tokens, and from sampled tokens to pieces of text.
 
+mod answer;
+mod calls;
+mod check;
 mod detokenize;
+mod grammar;
+mod group;
+mod logprobs;
+mod restraint;
 mod sampling;
+mod schema;
 mod sequence;
 mod settings;
 mod stop;
 mod template;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
+use zeroize::Zeroizing;
 
 use crate::{
-    ChatEvent, ChatRequest, EngineError, EngineOptions,
-    gate::Gate,
-    turns::Turns,
-    vocabulary::{Vocabulary, check_length},
+    ChatEvent, ChatRequest, EngineError, EngineOptions, Input, Message, gate::Gate, turns::Turns,
+    vocabulary::Vocabulary,
 };
-pub(crate) use sampling::Sampler;
+use answer::Answer;
+pub(crate) use grammar::Grammar;
+use grammar::Grammars;
+use group::Group;
+use sampling::Sampler;
+pub(crate) use sampling::Scratch;
 pub(crate) use sequence::{ChatJob, Sequence, Step};
 pub(crate) use settings::{ChatSettings, TOKENIZER_CONFIG};
 pub(crate) use stop::StopFilter;
@@ -29,13 +41,11 @@ pub(crate) struct Chat {
     pub(crate) settings: Arc<ChatSettings>,
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) template: ChatTemplate,
+    /// Made when somebody first asks for a format: `None` if the vocabulary cannot be restrained.
+    pub(crate) grammars: OnceLock<Option<Grammars>>,
     pub(crate) turns: Turns,
     pub(crate) options: EngineOptions,
 }
-
-/// OpenAI allows four.
-const MAX_STOP_STRINGS: usize = 16;
-const MAX_STOP_BYTES: usize = 512;
 
 impl Chat {
     pub(crate) fn start(
@@ -44,25 +54,16 @@ impl Chat {
     ) -> Result<mpsc::Receiver<ChatEvent>, EngineError> {
         self.check(&request)?;
         // A full queue is found out before the work of the template and the tokenizer is done.
-        let place = self.queue.reserve()?;
+        let mut places = self.queue.reserve_many(request.choices)?;
+        let deadline = Instant::now() + self.options.deadline;
         let turn = self.turns.take();
-        let text = self
-            .template
-            .render(&request.messages, self.options.max_prompt_bytes)?;
-        let prompt = self.vocabulary.encode(text.expose(), false)?;
+        let prompt = self.prompt(&request)?;
+        // Compiled here, and not while others wait for the model's thread.
+        let grammar = self.grammar(&request)?;
+        if request.logprobs.is_some() {
+            self.vocabulary.token_bytes();
+        }
         drop(turn);
-        if prompt.is_empty() {
-            return Err(EngineError::Invalid(
-                "the chat template gives an empty prompt",
-            ));
-        }
-        let limit = self.prompt_limit();
-        if prompt.len() > limit {
-            return Err(EngineError::ContextLength {
-                limit,
-                requested: prompt.len(),
-            });
-        }
         let room = self
             .options
             .max_new_tokens
@@ -73,16 +74,78 @@ impl Chat {
         let max_tokens = wanted.min(room);
 
         // Every event has its place from the start: a slow reader can never make the model's thread wait.
-        let (events, receiver) = mpsc::channel(max_tokens + 2);
-        place.fill(ChatJob {
-            prompt,
+        let choices = usize::try_from(request.choices).unwrap_or(usize::MAX);
+        let each = EVENTS_OF_A_TOKEN * max_tokens + EVENTS_AT_THE_END;
+        let (events, receiver) = mpsc::channel(each * choices);
+        let group = Arc::new(Group::new(prompt.len(), request.choices));
+        let prompt = Arc::new(prompt);
+        let job = |choice| ChatJob {
+            prompt: Arc::clone(&prompt),
             max_tokens,
-            sampler: Sampler::new(request.temperature, request.top_p, request.seed),
-            stops: StopFilter::new(request.stop),
-            caller: request.caller,
-            events,
-        });
+            sampler: Sampler::new(&request, choice, &prompt),
+            logprobs: request.logprobs,
+            grammar: grammar.as_ref().map(Grammar::again),
+            caller: Arc::clone(&request.caller),
+            deadline,
+            answer: Answer::new(
+                choice,
+                StopFilter::new(&request.stop),
+                self.call_filter(&request),
+                self.call_signs(&request),
+                Arc::clone(&group),
+                events.clone(),
+            ),
+        };
+        for choice in 0..request.choices {
+            match places.split() {
+                Some(place) => place.fill(job(choice)),
+                None => {
+                    places.fill(job(choice));
+                    break;
+                }
+            }
+        }
         Ok(receiver)
+    }
+
+    /// As [`Self::start`] would read these messages.
+    pub(crate) fn tokenize(
+        &self,
+        messages: &[Message],
+    ) -> Result<Zeroizing<Vec<u32>>, EngineError> {
+        self.check_messages(messages, &[])?;
+        let _turn = self.turns.take();
+        let most = self.options.max_prompt_bytes;
+        let text = self.template.render(messages, &[], most)?;
+        self.vocabulary.encode(text.expose(), false)
+    }
+
+    /// What the model reads.
+    fn prompt(&self, request: &ChatRequest) -> Result<Zeroizing<Vec<u32>>, EngineError> {
+        let prompt = match &request.input {
+            Input::Messages(messages) => {
+                let most = self.options.max_prompt_bytes;
+                let text = self
+                    .template
+                    .render(messages, request.shown_tools(), most)?;
+                let opening = self.opening(request);
+                let text = Zeroizing::new([text.expose(), opening].concat());
+                self.vocabulary.encode(&text, false)?
+            }
+            Input::Text(text) => self.vocabulary.encode(text.expose(), true)?,
+            Input::Tokens(tokens) => tokens.clone(),
+        };
+        if prompt.is_empty() {
+            return Err(EngineError::Invalid("the prompt has no tokens"));
+        }
+        let limit = self.prompt_limit();
+        if prompt.len() > limit {
+            return Err(EngineError::ContextLength {
+                limit,
+                requested: prompt.len(),
+            });
+        }
+        Ok(prompt)
     }
 
     /// In tokens; one of the context is left for the answer.
@@ -91,43 +154,9 @@ impl Chat {
             .max_prompt_tokens
             .min(self.settings.context - 1)
     }
-
-    fn check(&self, request: &ChatRequest) -> Result<(), EngineError> {
-        let invalid = |problem| Err(EngineError::Invalid(problem));
-        if request.messages.is_empty() {
-            return invalid("messages must not be empty");
-        }
-        if request.messages.len() > self.options.max_messages {
-            return invalid("too many messages");
-        }
-        let bytes: usize = request
-            .messages
-            .iter()
-            .map(|message| message.content.expose().len())
-            .sum();
-        if bytes > self.options.max_prompt_bytes {
-            return invalid("messages are too long");
-        }
-        check_length(bytes, self.prompt_limit())?;
-        if request.max_tokens == Some(0) {
-            return invalid("max_tokens must be at least 1");
-        }
-        if !(0.0..=2.0).contains(&request.temperature) {
-            return invalid("temperature must be from 0 to 2");
-        }
-        if !(0.0..=1.0).contains(&request.top_p) {
-            return invalid("top_p must be from 0 to 1");
-        }
-        if request.stop.len() > MAX_STOP_STRINGS {
-            return invalid("too many stop strings");
-        }
-        if request
-            .stop
-            .iter()
-            .any(|stop| !(1..=MAX_STOP_BYTES).contains(&stop.expose().len()))
-        {
-            return invalid("a stop string must have 1 to 512 bytes");
-        }
-        Ok(())
-    }
 }
+
+/// Text, the call that it ends, and text again.
+const EVENTS_OF_A_TOKEN: usize = 3;
+/// A rest of text, how the choice ended, and how the request did.
+const EVENTS_AT_THE_END: usize = 8;

@@ -1,6 +1,7 @@
 //! Embeddings: from texts to token batches of a bounded size, and back into the order of the request.
 
 mod batch;
+mod tokens;
 
 use std::{future::Future, sync::Arc};
 

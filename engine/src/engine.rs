@@ -5,6 +5,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
+use zeroize::Zeroizing;
 
 use crate::{
     ChatEvent, ChatRequest, Embeddings, EngineError, EngineOptions, Health, LoadError, ModelFiles,
@@ -95,6 +96,25 @@ impl Engine {
             Side::Embedding(embedding) => embedding.start(inputs),
             Side::Chat(_) => Err(EngineError::WrongKind),
         }
+    }
+
+    /// As [`Engine::embed`], of token ids as they are.
+    ///
+    /// # Errors
+    /// As [`Engine::embed`].
+    pub fn embed_tokens(
+        &self,
+        inputs: Vec<Zeroizing<Vec<u32>>>,
+    ) -> Result<impl Future<Output = Result<Embeddings, EngineError>> + Send + use<>, EngineError>
+    {
+        match &self.0.side {
+            Side::Embedding(embedding) => embedding.start_tokens(inputs),
+            Side::Chat(_) => Err(EngineError::WrongKind),
+        }
+    }
+
+    pub(crate) fn side(&self) -> &Side {
+        &self.0.side
     }
 
     pub fn stats(&self) -> Stats {

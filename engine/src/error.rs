@@ -21,6 +21,18 @@ pub enum EngineError {
     Template,
     #[error("{0}")]
     Invalid(&'static str),
+    /// The model cannot do what this field asks for.
+    #[error("the model does not take {0}")]
+    Unsupported(&'static str),
+    /// A schema of the caller, in this field.
+    #[error("{field}: {problem}")]
+    Schema {
+        field: &'static str,
+        problem: &'static str,
+    },
+    /// The answer took longer than [`EngineOptions::deadline`](crate::EngineOptions).
+    #[error("the request took too long")]
+    Deadline,
     #[error("the engine was stopped")]
     Stopped,
     /// A bug, or weights that do not compute; the engine reports itself unhealthy after a panic.

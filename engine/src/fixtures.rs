@@ -448,6 +448,7 @@ pub(crate) struct Script {
     pub(crate) steps: Arc<AtomicUsize>,
     /// The most rows of one step.
     pub(crate) widest: Arc<AtomicUsize>,
+    pub(crate) template: &'static str,
 }
 
 impl Script {
@@ -459,11 +460,12 @@ impl Script {
             panic_at: None,
             steps: Arc::default(),
             widest: Arc::default(),
+            template: TEMPLATE,
         }
     }
 
     pub(crate) fn engine(self, options: EngineOptions) -> Engine {
-        let files = vocabulary_files();
+        let files = vocabulary_files().with("chat_template.jinja", self.template);
         let pool = ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .build()
@@ -472,6 +474,7 @@ impl Script {
         let blocks = affordable.min(4096) as usize;
         let settings = ChatSettings {
             context: 4096.min(blocks * BLOCK),
+            vocabulary: VOCABULARY,
             end: BTreeSet::from([END]),
             prefill_chunk: options.prefill_chunk,
             max_sequences: options.max_sequences,
@@ -623,10 +626,7 @@ impl Memory {
 }
 
 pub(crate) fn ask(text: &str) -> ChatRequest {
-    let message = Message {
-        role: Role::User,
-        content: Text::new(text.into()),
-    };
+    let message = Message::new(Role::User, Text::new(text.into()));
     ChatRequest {
         temperature: 0.0,
         ..ChatRequest::new(vec![message])
@@ -644,24 +644,70 @@ impl Answer {
     }
 }
 
+/// The one choice of a request that asks for one.
 pub(crate) fn answer(engine: &Engine, request: ChatRequest) -> Answer {
+    assert_eq!(request.choices, 1);
+    let mut whole = choices(engine, request);
+    let choice = whole.choices.remove(0);
+    Answer {
+        end: whole.end.map(|usage| (choice.reason.unwrap(), usage)),
+        pieces: choice.pieces,
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Choice {
+    pub(crate) pieces: Vec<String>,
+    pub(crate) logprobs: Vec<crate::TokenLogprob>,
+    pub(crate) calls: Vec<(String, String)>,
+    pub(crate) reason: Option<FinishReason>,
+}
+
+impl Choice {
+    pub(crate) fn text(&self) -> String {
+        self.pieces.concat()
+    }
+}
+
+pub(crate) struct Choices {
+    pub(crate) choices: Vec<Choice>,
+    pub(crate) end: Result<Usage, EngineError>,
+}
+
+/// All choices of a request; each ends once, before the request does.
+pub(crate) fn choices(engine: &Engine, request: ChatRequest) -> Choices {
+    let mut choices: Vec<Choice> = Vec::new();
+    choices.resize_with(request.choices as usize, Choice::default);
     let mut events = engine.chat(request).unwrap();
-    let mut pieces = Vec::new();
     while let Some(event) = events.blocking_recv() {
         match event {
-            ChatEvent::Delta(text) => pieces.push(text.expose().to_owned()),
-            ChatEvent::Done {
+            ChatEvent::Delta(piece) => {
+                let choice = &mut choices[piece.choice as usize];
+                assert!(choice.reason.is_none(), "nothing follows the end");
+                choice.pieces.push(piece.text.expose().to_owned());
+                choice.logprobs.extend(piece.logprobs);
+            }
+            ChatEvent::ToolCall { choice, call } => {
+                let arguments = call.arguments.expose().to_owned();
+                choices[choice as usize].calls.push((call.name, arguments));
+            }
+            ChatEvent::Ended {
+                choice,
                 finish_reason,
-                usage,
             } => {
-                return Answer {
-                    pieces,
-                    end: Ok((finish_reason, usage)),
+                let before = choices[choice as usize].reason.replace(finish_reason);
+                assert!(before.is_none(), "a choice ends once");
+            }
+            ChatEvent::Done { usage } => {
+                assert!(choices.iter().all(|choice| choice.reason.is_some()));
+                return Choices {
+                    choices,
+                    end: Ok(usage),
                 };
             }
             ChatEvent::Failed(error) => {
-                return Answer {
-                    pieces,
+                return Choices {
+                    choices,
                     end: Err(error),
                 };
             }

@@ -60,6 +60,11 @@ pub(crate) fn queue<T: Job>(size: usize) -> (Gate<T>, Inbox<T>) {
 impl<T> Gate<T> {
     /// A place in the queue, taken before any work is done for the request.
     pub(crate) fn reserve(&self) -> Result<Place<T>, EngineError> {
+        self.reserve_many(1)
+    }
+
+    /// Places for jobs that come together; none if there are not so many.
+    pub(crate) fn reserve_many(&self, count: u32) -> Result<Place<T>, EngineError> {
         let queue = self
             .queue
             .read()
@@ -67,7 +72,7 @@ impl<T> Gate<T> {
             .clone()
             .filter(|queue| !queue.is_closed())
             .ok_or(EngineError::Stopped)?;
-        match Arc::clone(&self.places).try_acquire_owned() {
+        match Arc::clone(&self.places).try_acquire_many_owned(count) {
             Ok(place) => Ok(Place { queue, place }),
             Err(TryAcquireError::NoPermits) => Err(EngineError::Overloaded),
             Err(TryAcquireError::Closed) => Err(EngineError::Stopped),
@@ -85,6 +90,16 @@ impl<T> Gate<T> {
 }
 
 impl<T> Place<T> {
+    /// One of the places; `None` if this is the last.
+    pub(crate) fn split(&mut self) -> Option<Self> {
+        (self.place.num_permits() > 1).then_some(())?;
+        let place = self.place.split(1)?;
+        Some(Self {
+            queue: self.queue.clone(),
+            place,
+        })
+    }
+
     /// Where the reader is gone, so is the job; whoever waits for it sees that.
     pub(crate) fn fill(self, job: T) {
         let queued = Queued {
@@ -139,8 +154,18 @@ impl<T: Job> Inbox<T> {
     /// Returns how many there were.
     pub(crate) fn sweep(&mut self) -> usize {
         self.poll();
-        let before = self.waiting.len();
-        self.waiting.retain(|queued| !queued.job.is_abandoned());
-        before - self.waiting.len()
+        self.remove(Job::is_abandoned).len()
+    }
+
+    /// Takes out all of these; their places are free then.
+    pub(crate) fn remove(&mut self, these: impl Fn(&T) -> bool) -> Vec<T> {
+        if !self.waiting.iter().any(|queued| these(&queued.job)) {
+            return Vec::new();
+        }
+        let (go, stay): (Vec<_>, _) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|queued| these(&queued.job));
+        self.waiting = stay.into();
+        go.into_iter().map(|queued| queued.job).collect()
     }
 }

@@ -34,6 +34,8 @@ mod request;
 mod scheduler;
 mod shared;
 mod text;
+mod tokenize;
+mod tools;
 mod turns;
 mod vocabulary;
 mod weights;
@@ -43,6 +45,10 @@ pub use engine::{Engine, ModelKind};
 pub use error::{EngineError, LoadError};
 pub use files::{DirFiles, ModelFiles};
 pub use options::{Clock, EngineOptions, Quantize};
-pub use request::{ChatEvent, ChatRequest, Embeddings, FinishReason, Message, Role, Usage};
+pub use request::{
+    ChatEvent, ChatRequest, Embeddings, FinishReason, Format, Input, Message, Piece, Role,
+    TokenChance, TokenLogprob, Usage,
+};
 pub use shared::{Health, Stats};
 pub use text::Text;
+pub use tools::{Tool, ToolCall, ToolChoice, Tools};

@@ -135,6 +135,7 @@ pub(crate) fn start_chat<D: Decoder + 'static>(
         settings,
         vocabulary,
         template,
+        grammars: std::sync::OnceLock::new(),
         turns: Turns::new(options.threads),
         options,
     };

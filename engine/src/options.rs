@@ -1,4 +1,8 @@
-use std::{num::NonZero, sync::Arc, time::SystemTime};
+use std::{
+    num::NonZero,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::LoadError;
 
@@ -45,7 +49,23 @@ pub struct EngineOptions {
     pub max_messages: usize,
     /// Bytes of text in one request: bounds the work of the template and the tokenizer before tokens are counted.
     pub max_prompt_bytes: usize,
-    /// Requests that are answered at the same time.
+    /// Choices of one request, and not more than the queue has places: each takes one.
+    pub max_choices: usize,
+    /// Entries of `logit_bias`: each is work at every token.
+    pub max_logit_bias: usize,
+    /// Stop strings of one request: each is looked for at every token.
+    pub max_stop_strings: usize,
+    /// Tools of one request.
+    pub max_tools: usize,
+    /// A JSON schema, written without spaces.
+    pub max_schema_bytes: usize,
+    /// Objects and lists of a schema inside each other.
+    pub max_schema_depth: usize,
+    /// What the regular expressions that a schema becomes may cost, in steps of which there are some 50,000 in a millisecond.
+    pub max_grammar_cost: u64,
+    /// How long a request may take, from when it is queued.
+    pub deadline: Duration,
+    /// Choices that are made at the same time.
     pub max_sequences: usize,
     /// Prompt tokens per step, of all requests together, beside one token of each answer: a cancelled request frees its memory
     /// after at most one of these.
@@ -73,6 +93,14 @@ impl Default for EngineOptions {
             max_batch_inputs: 256,
             max_messages: 1024,
             max_prompt_bytes: 1 << 20,
+            max_choices: 8,
+            max_logit_bias: 300,
+            max_stop_strings: 4,
+            max_tools: 128,
+            max_schema_bytes: 64 << 10,
+            max_schema_depth: 32,
+            max_grammar_cost: 500_000,
+            deadline: Duration::from_secs(600),
             max_sequences: 16,
             prefill_chunk: 128,
             kv_cache_bytes: 1 << 30,
@@ -94,6 +122,7 @@ impl EngineOptions {
             ("max_batch_inputs", self.max_batch_inputs),
             ("max_messages", self.max_messages),
             ("max_prompt_bytes", self.max_prompt_bytes),
+            ("max_choices", self.max_choices),
             ("max_sequences", self.max_sequences),
             ("prefill_chunk", self.prefill_chunk),
             ("batch_tokens", self.batch_tokens),

@@ -11,8 +11,8 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    ChatEvent, EngineError,
-    chat::{ChatJob, ChatSettings, Sequence, Step},
+    EngineError,
+    chat::{ChatJob, ChatSettings, Grammar, Scratch, Sequence, Step},
     decoder::{Decoder, Row},
     gate::Inbox,
     kv::{BLOCK, Blocks, KvPool},
@@ -33,6 +33,7 @@ pub(crate) struct Scheduler<D> {
     running: Vec<Sequence>,
     /// Had to give their blocks to others; they go on before anybody new comes in.
     waiting: VecDeque<Sequence>,
+    scratch: Scratch,
 }
 
 impl<D: Decoder> Scheduler<D> {
@@ -52,6 +53,7 @@ impl<D: Decoder> Scheduler<D> {
             shared,
             running: Vec::new(),
             waiting: VecDeque::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -73,6 +75,7 @@ impl<D: Decoder> Scheduler<D> {
             let counters = &self.shared.counters;
             Counters::add(&counters.cancelled, queue.sweep());
             self.drop_abandoned();
+            self.drop_late(&mut queue);
             self.admit(&mut queue);
             let finished = self.step();
             if finished > 0 {
@@ -105,33 +108,41 @@ impl<D: Decoder> Scheduler<D> {
         }
         while let Some(job) = queue.pick(|_| 0, |_| true) {
             Counters::add(&counters.failed, 1);
-            if job
-                .events
-                .try_send(ChatEvent::Failed(EngineError::Stopped))
-                .is_err()
-            {
-                tracing::trace!("an answer has no reader");
-            }
+            job.answer.fail(EngineError::Stopped);
         }
     }
 
     /// Whoever hung up frees their blocks before the next step.
     fn drop_abandoned(&mut self) {
-        let gone = |sequence: &mut Sequence| sequence.is_abandoned();
-        let running = self.running.extract_if(.., gone);
-        let mut left: Vec<_> = running.collect();
-        let (stay, go) = self
-            .waiting
-            .drain(..)
-            .partition(|sequence| !sequence.is_abandoned());
-        self.waiting = stay;
-        let go: VecDeque<_> = go;
-        left.extend(go);
-        for mut sequence in left {
-            sequence.release(&mut self.blocks);
-            self.account(&sequence);
-            Counters::add(&self.shared.counters.cancelled, 1);
+        let left = self.withdraw(Sequence::is_abandoned);
+        Counters::add(&self.shared.counters.cancelled, left.len());
+    }
+
+    /// Whoever waited for longer than anybody should is told so.
+    fn drop_late(&mut self, queue: &mut Inbox<ChatJob>) {
+        let now = Instant::now();
+        let jobs = queue.remove(|job| job.deadline <= now);
+        let left = self.withdraw(|sequence| sequence.deadline() <= now);
+        Counters::add(&self.shared.counters.failed, jobs.len() + left.len());
+        for job in jobs {
+            job.answer.fail(EngineError::Deadline);
         }
+        for sequence in left {
+            sequence.fail(EngineError::Deadline);
+        }
+    }
+
+    /// Takes these out, and their blocks from them.
+    fn withdraw(&mut self, these: impl Fn(&Sequence) -> bool) -> Vec<Sequence> {
+        let mut left: Vec<_> = self.running.extract_if(.., |each| these(each)).collect();
+        let (go, stay): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(these);
+        self.waiting = stay.into();
+        left.extend(go);
+        for sequence in &mut left {
+            sequence.release(&mut self.blocks);
+            self.account(sequence);
+        }
+        left
     }
 
     fn account(&self, sequence: &Sequence) {
@@ -157,9 +168,13 @@ impl<D: Decoder> Scheduler<D> {
                             .filter(|each| each.caller() == caller)
                             .count()
                     };
-                    queue
-                        .pick(|job| of(&job.caller), |job| fits(job.prompt.len()))
-                        .map(Sequence::new)
+                    // Who waits for another choice to read the prompt holds nobody up.
+                    let rank = |job: &ChatJob| match job.may_start() {
+                        true => of(&job.caller),
+                        false => usize::MAX,
+                    };
+                    let may = |job: &ChatJob| job.may_start() && fits(job.prompt.len());
+                    queue.pick(rank, may).map(Sequence::new)
                 }
             };
             let Some(mut sequence) = next else { return };
@@ -173,6 +188,7 @@ impl<D: Decoder> Scheduler<D> {
     fn step(&mut self) -> usize {
         let counts = self.plan();
         self.report();
+        let mut grammars = self.lend_grammars(&counts);
         let outcome = guarded(&self.shared, || {
             let rows = self
                 .running
@@ -183,8 +199,19 @@ impl<D: Decoder> Scheduler<D> {
             if rows.is_empty() {
                 return Ok(Vec::new());
             }
-            self.decoder.forward(&mut self.kv, &rows).map_err(internal)
+            // What may come next is found out beside the step, by whichever thread has nothing to do.
+            rayon::in_place_scope(|scope| {
+                for (_, grammar) in &mut grammars {
+                    scope.spawn(|_| grammar.look_ahead());
+                }
+                self.decoder.forward(&mut self.kv, &rows).map_err(internal)
+            })
         });
+        for (index, grammar) in grammars {
+            if let Some(sequence) = self.running.get_mut(index) {
+                sequence.return_grammar(grammar);
+            }
+        }
         let mut logits = match outcome {
             Ok(logits) => logits.into_iter(),
             Err(error) => {
@@ -204,8 +231,13 @@ impl<D: Decoder> Scheduler<D> {
             sequence.advance(*count, &mut self.blocks);
             let outcome = match logits.next() {
                 Some(None) if !wanted => continue,
-                Some(Some(logits)) => guarded(&self.shared, || {
-                    sequence.take(&logits, &self.settings, &self.vocabulary)
+                Some(Some(mut logits)) => guarded(&self.shared, || {
+                    sequence.take(
+                        &mut logits,
+                        &self.settings,
+                        &self.vocabulary,
+                        &mut self.scratch,
+                    )
                 }),
                 _ => Err(EngineError::Internal),
             };
@@ -218,6 +250,14 @@ impl<D: Decoder> Scheduler<D> {
             self.end(index, outcome);
         }
         count
+    }
+
+    /// Of those that get a token in this step.
+    fn lend_grammars(&mut self, counts: &[usize]) -> Vec<(usize, Grammar)> {
+        let due = self.running.iter_mut().zip(counts).enumerate();
+        let due = due.filter(|(_, (sequence, count))| **count > 0 && **count == sequence.pending());
+        due.filter_map(|(index, (sequence, _))| Some((index, sequence.lend_grammar()?)))
+            .collect()
     }
 
     fn end(&mut self, index: usize, outcome: Result<Step, EngineError>) {

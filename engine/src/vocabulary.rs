@@ -1,9 +1,15 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod bytes;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::OnceLock,
+};
 
 use tokenizers::Tokenizer;
 use zeroize::Zeroizing;
 
 use crate::{EngineError, LoadError, ModelFiles, files, ggml::GgufModel};
+pub(crate) use bytes::TokenBytes;
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
@@ -23,7 +29,11 @@ pub(crate) fn check_length(bytes: usize, limit: usize) -> Result<(), EngineError
 }
 
 /// The tokenizer of a model: no padding and no truncation of its own, and every id below the model's vocabulary.
-pub(crate) struct Vocabulary(Tokenizer);
+pub(crate) struct Vocabulary {
+    tokenizer: Tokenizer,
+    /// Made when somebody first asks: most requests need none.
+    bytes: OnceLock<Option<TokenBytes>>,
+}
 
 impl Vocabulary {
     /// `size` is the number of rows of the model's embedding table. A GGUF file has a tokenizer in it, which a file of its own
@@ -66,7 +76,10 @@ impl Vocabulary {
             .map_err(|_refused| malformed("truncation cannot be turned off".into()))?;
         let largest = tokenizer.get_vocab(true).into_values().max();
         match largest.map(usize::try_from) {
-            Some(Ok(largest)) if largest < size => Ok(Self(tokenizer)),
+            Some(Ok(largest)) if largest < size => Ok(Self {
+                tokenizer,
+                bytes: OnceLock::new(),
+            }),
             None => Err(malformed("the vocabulary is empty".into())),
             _ => Err(LoadError::Field {
                 file: gguf.map_or("config.json", |model| &model.file).into(),
@@ -86,21 +99,42 @@ impl Vocabulary {
         with_special: bool,
     ) -> Result<Zeroizing<Vec<u32>>, EngineError> {
         // A panic inside a slice of text would carry that text; here it becomes an error without any.
-        catch_unwind(AssertUnwindSafe(|| self.0.encode_fast(text, with_special)))
-            .map_err(|_panic| EngineError::Internal)?
-            .map(|encoding| Zeroizing::new(encoding.get_ids().to_vec()))
-            .map_err(|_text_inside| EngineError::Invalid("the tokenizer cannot encode the text"))
+        catch_unwind(AssertUnwindSafe(|| {
+            self.tokenizer.encode_fast(text, with_special)
+        }))
+        .map_err(|_panic| EngineError::Internal)?
+        .map(|encoding| Zeroizing::new(encoding.get_ids().to_vec()))
+        .map_err(|_text_inside| EngineError::Invalid("the tokenizer cannot encode the text"))
     }
 
     /// Special tokens are left out; what is not valid UTF-8 becomes U+FFFD.
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<Zeroizing<String>, EngineError> {
-        self.0
+        self.tokenizer
             .decode(ids, true)
             .map(Zeroizing::new)
             .map_err(|_text_inside| EngineError::Internal)
     }
 
+    /// `None` for a tokenizer whose tokens are no bytes.
+    pub(crate) fn token_bytes(&self) -> Option<&TokenBytes> {
+        self.bytes
+            .get_or_init(|| TokenBytes::read(&self.tokenizer))
+            .as_ref()
+    }
+
+    /// What one token stands for, a special one by its name; empty if there is none.
+    pub(crate) fn bytes(&self, id: u32) -> Result<Vec<u8>, EngineError> {
+        match self.token_bytes() {
+            Some(bytes) => Ok(bytes.of.get(id as usize).cloned().unwrap_or_default()),
+            None => Ok(self.decode(&[id])?.as_bytes().to_vec()),
+        }
+    }
+
+    pub(crate) fn has(&self, id: u32) -> bool {
+        self.tokenizer.id_to_token(id).is_some()
+    }
+
     pub(crate) fn id(&self, token: &str) -> Option<u32> {
-        self.0.token_to_id(token)
+        self.tokenizer.token_to_id(token)
     }
 }

@@ -19,7 +19,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use request::{Encoding, Fields, Request as EmbeddingRequest};
+use request::{Encoding, Fields};
 
 pub(super) async fn embed(
     State(app): State<Arc<App>>,
@@ -34,11 +34,21 @@ pub(super) async fn embed(
         .authorization
         .embed(&connection.caller.id, model.facts(), request.input.len())
         .map_err(|denied| app.denied(denied))?;
-    dimensions(&request, model.engine().dimensions())?;
-    let embeddings = model
+    if request.dimensions > model.engine().dimensions() {
+        return Err(ApiError::invalid(
+            "dimensions",
+            "`dimensions` is more than the model has",
+        ));
+    }
+    let mut embeddings = model
         .embed(permit, request.input)
         .await
         .map_err(|error| ApiError::model(model, &error, "input"))?;
+    if let Some(dimensions) = request.dimensions {
+        for vector in &mut embeddings.vectors {
+            shorten(vector, dimensions);
+        }
+    }
     let response = respond(&app.answers, model.name(), &embeddings, request.encoding)?;
     Ok(with_model(response, model))
 }
@@ -55,11 +65,16 @@ fn respond(
     let headers = [(CONTENT_TYPE, "application/json")];
     Ok((headers, answers.answer(json)?).into_response())
 }
-/// A model's vectors have one length; shortening them is not offered, so only that length may be asked for.
-fn dimensions(request: &EmbeddingRequest, actual: Option<usize>) -> Result<(), ApiError> {
-    match request.dimensions {
-        Some(wanted) if Some(wanted) != actual => Err(ApiError::unsupported("dimensions")),
-        _ => Ok(()),
+
+/// The beginning of a vector, of unit length again. One of zeros stays so.
+fn shorten(vector: &mut Vec<f32>, dimensions: usize) {
+    if dimensions >= vector.len() {
+        return;
+    }
+    vector.truncate(dimensions);
+    let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|value| *value /= length);
     }
 }
 

@@ -272,6 +272,14 @@ impl ApiError {
                 "the model's chat template does not take these messages in this order",
             ),
             EngineError::Invalid(what) => Self::invalid(param, *what),
+            EngineError::Unsupported(field) => Self::unsupported(*field),
+            EngineError::Schema { field, problem } => Self::invalid(*field, *problem),
+            EngineError::Deadline => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                SERVER,
+                "the answer took longer than this enclave lets a request take",
+            )
+            .code("deadline_exceeded"),
             EngineError::Stopped => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 SERVER,

@@ -14,8 +14,10 @@ use super::error::ApiError;
 /// A request body: the fields it knows, and how each is read. Other fields are skipped, as OpenAI does.
 pub(crate) trait Fields: Default {
     const NAMES: &'static [&'static str];
+    /// Those that requests of several kinds have in common.
+    const SHARED: &'static [&'static str] = &[];
 
-    /// Reads the value of `name`, one of [`Self::NAMES`].
+    /// Reads the value of `name`, one of [`Self::NAMES`] or [`Self::SHARED`].
     fn read<'de, A: MapAccess<'de>>(
         &mut self,
         name: &'static str,
@@ -58,7 +60,7 @@ impl<'de, T: Fields> Visitor<'de> for Object<'_, T> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
         let mut fields = T::default();
-        while let Some(name) = map.next_key_seed(Name(T::NAMES))? {
+        while let Some(name) = map.next_key_seed(Name(T::NAMES, T::SHARED))? {
             match name {
                 Some(name) => {
                     self.field.set(name);
@@ -75,7 +77,7 @@ impl<'de, T: Fields> Visitor<'de> for Object<'_, T> {
 }
 
 /// A key, as one of the known names or none; the text itself is not kept.
-struct Name(&'static [&'static str]);
+struct Name(&'static [&'static str], &'static [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for Name {
     type Value = Option<&'static str>;
@@ -93,7 +95,8 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E: de::Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().copied().find(|name| *name == key))
+        let mut names = self.0.iter().chain(self.1).copied();
+        Ok(names.find(|name| *name == key))
     }
 }
 

@@ -21,6 +21,50 @@ fn the_manifests_date_becomes_seconds() {
     assert_eq!(unix_seconds("1960-01-01T00:00:00Z"), 0);
 }
 
+#[test]
+fn the_limits_reach_the_engine() {
+    let limits = Limits {
+        queue: 11,
+        max_prompt_tokens: 12,
+        max_new_tokens: 13,
+        max_batch_inputs: 14,
+        max_body_bytes: 2048,
+        max_messages: 15,
+        max_choices: 16,
+        max_logit_bias: 17,
+        max_stop_strings: 18,
+        max_tools: 19,
+        max_schema_bytes: 20,
+        max_schema_depth: 21,
+        max_grammar_cost: 22,
+        max_sequences: 23,
+        kv_cache_mib: 24,
+        deadline_s: 25,
+        ..Limits::default()
+    };
+    let now: Clock = Arc::new(|| UNIX_EPOCH);
+    let options = engine_options(&limits, &now);
+    let counts = [
+        options.queue,
+        options.max_prompt_tokens,
+        options.max_new_tokens,
+        options.max_batch_inputs,
+        options.max_messages,
+        options.max_choices,
+        options.max_logit_bias,
+        options.max_stop_strings,
+        options.max_tools,
+        options.max_schema_bytes,
+        options.max_schema_depth,
+        options.max_sequences,
+    ];
+    assert_eq!(counts, [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23]);
+    assert_eq!(options.max_prompt_bytes, 2048);
+    assert_eq!(options.max_grammar_cost, 22);
+    assert_eq!(options.kv_cache_bytes, 24 << 20);
+    assert_eq!(options.deadline, Duration::from_secs(25));
+}
+
 /// A sealed package of a model that nothing could run, served as the host serves it.
 struct Shop {
     folder: TempDir,

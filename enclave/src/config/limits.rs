@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::ChatRequest;
 use serde::Deserialize;
 
 /// What one enclave takes on before it says no. Every field has a default.
@@ -44,6 +45,26 @@ pub struct Limits {
     pub max_prompt_tokens: usize,
     pub max_new_tokens: u32,
     pub max_batch_inputs: usize,
+    /// Messages of one conversation.
+    pub max_messages: usize,
+    /// `n`, and prompts of one completion request times `n`.
+    pub max_choices: u32,
+    /// Entries of `logit_bias`.
+    pub max_logit_bias: usize,
+    pub max_stop_strings: usize,
+    /// Of one request.
+    pub max_tools: usize,
+    /// Of a format's schema, and of each tool's parameters, written without spaces.
+    pub max_schema_bytes: usize,
+    pub max_schema_depth: usize,
+    /// What the regular expressions of a schema may cost; some 50,000 are a millisecond.
+    pub max_grammar_cost: u64,
+    /// Choices of one model that are made at the same time.
+    pub max_sequences: usize,
+    /// Memory of one model for keys and values, at most.
+    pub kv_cache_mib: u64,
+    /// How long the model may take for one request, its time in the queue included.
+    pub deadline_s: u64,
 }
 
 impl Default for Limits {
@@ -70,6 +91,17 @@ impl Default for Limits {
             max_prompt_tokens: 8192,
             max_new_tokens: 4096,
             max_batch_inputs: 256,
+            max_messages: 1024,
+            max_choices: 8,
+            max_logit_bias: 300,
+            max_stop_strings: 4,
+            max_tools: 128,
+            max_schema_bytes: 64 * 1024,
+            max_schema_depth: 32,
+            max_grammar_cost: 500_000,
+            max_sequences: 16,
+            kv_cache_mib: 1024,
+            deadline_s: 600,
         }
     }
 }
@@ -77,7 +109,7 @@ impl Default for Limits {
 impl Limits {
     /// Checks every field against its range; gives back the field's name and the range.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        let ranges: [(&'static str, u64, u64, u64); 21] = [
+        let ranges: [(&'static str, u64, u64, u64); 32] = [
             ("max_connections", self.max_connections as u64, 1, 65_536),
             ("max_streams", u64::from(self.max_streams), 1, 1024),
             ("handshake_timeout_s", self.handshake_timeout_s, 1, 60),
@@ -124,6 +156,22 @@ impl Limits {
                 16 * 1024 * 1024,
             ),
             ("max_batch_inputs", self.max_batch_inputs as u64, 1, 2048),
+            ("max_messages", self.max_messages as u64, 1, 65_536),
+            ("max_choices", u64::from(self.max_choices), 1, 128),
+            ("max_logit_bias", self.max_logit_bias as u64, 0, 4096),
+            ("max_stop_strings", self.max_stop_strings as u64, 0, 64),
+            ("max_tools", self.max_tools as u64, 0, 1024),
+            (
+                "max_schema_bytes",
+                self.max_schema_bytes as u64,
+                64,
+                1024 * 1024,
+            ),
+            ("max_schema_depth", self.max_schema_depth as u64, 2, 100),
+            ("max_grammar_cost", self.max_grammar_cost, 1000, 10_000_000),
+            ("max_sequences", self.max_sequences as u64, 1, 1024),
+            ("kv_cache_mib", self.kv_cache_mib, 1, 16 * 1024 * 1024),
+            ("deadline_s", self.deadline_s, 1, 86_400),
         ];
         for (field, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -131,6 +179,13 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    /// What a request may have generated, all choices together: what the policy decides about.
+    pub(crate) fn tokens(&self, chat: &ChatRequest) -> u32 {
+        let most = self.max_new_tokens;
+        let each = chat.max_tokens.map_or(most, |wanted| wanted.min(most));
+        each.saturating_mul(chat.choices)
     }
 
     pub(crate) fn body_timeout(&self) -> Duration {

@@ -198,6 +198,61 @@ fn each_mistake_is_named_by_its_field() {
         ),
         (
             "[authorization]",
+            "[limits]\nmax_messages = 0\n[authorization]",
+            "limits.max_messages: is 0, must be 1 to",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_choices = 129\n[authorization]",
+            "limits.max_choices: is 129, must be 1 to",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_logit_bias = 5000\n[authorization]",
+            "limits.max_logit_bias: is 5000",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_stop_strings = 65\n[authorization]",
+            "limits.max_stop_strings: is 65",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_tools = 1025\n[authorization]",
+            "limits.max_tools: is 1025",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_schema_bytes = 10\n[authorization]",
+            "limits.max_schema_bytes: is 10",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_schema_depth = 101\n[authorization]",
+            "limits.max_schema_depth: is 101",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_grammar_cost = 999\n[authorization]",
+            "limits.max_grammar_cost: is 999",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nmax_sequences = 0\n[authorization]",
+            "limits.max_sequences: is 0",
+        ),
+        (
+            "[authorization]",
+            "[limits]\nkv_cache_mib = 0\n[authorization]",
+            "limits.kv_cache_mib: is 0",
+        ),
+        (
+            "[authorization]",
+            "[limits]\ndeadline_s = 0\n[authorization]",
+            "limits.deadline_s: is 0",
+        ),
+        (
+            "[authorization]",
             "[limits]\nqueues = 1\n[authorization]",
             "line ",
         ),

@@ -1,33 +1,45 @@
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{ChatSettings, Sampler, StopFilter, detokenize::Detokenizer};
+use super::{
+    ChatSettings, Sampler, answer::Answer, grammar::Grammar, logprobs::Chances, sampling::Scratch,
+};
 use crate::{
-    ChatEvent, EngineError, FinishReason, Text, Usage,
+    EngineError, FinishReason,
     decoder::Row,
     gate::Job,
     kv::{BLOCK, Blocks, Chain, Held},
     vocabulary::Vocabulary,
 };
 
-/// A checked request, ready to run.
+/// One choice of a checked request, ready to run.
 pub(crate) struct ChatJob {
-    pub(crate) prompt: Zeroizing<Vec<u32>>,
+    pub(crate) prompt: Arc<Zeroizing<Vec<u32>>>,
     /// At least 1; prompt and answer fit the context.
     pub(crate) max_tokens: usize,
     pub(crate) sampler: Sampler,
-    pub(crate) stops: StopFilter,
+    pub(crate) logprobs: Option<u8>,
+    /// What the answer must be.
+    pub(crate) grammar: Option<Grammar>,
     /// Who asks: callers share the model evenly, and none has use of what another's prompt left behind.
     pub(crate) caller: Arc<str>,
-    /// Room for every event of the answer.
-    pub(crate) events: mpsc::Sender<ChatEvent>,
+    /// Nobody waits longer.
+    pub(crate) deadline: Instant,
+    pub(crate) answer: Answer,
+}
+
+impl ChatJob {
+    /// False while another choice of the request reads the prompt for this one.
+    pub(crate) fn may_start(&self) -> bool {
+        self.answer.is_first() || self.answer.group().is_read()
+    }
 }
 
 impl Job for ChatJob {
     fn is_abandoned(&self) -> bool {
-        self.events.is_closed()
+        self.answer.is_abandoned()
     }
 }
 
@@ -43,7 +55,6 @@ pub(crate) struct Sequence {
     /// The beginning that the first `known` blocks make up.
     chain: Chain,
     known: usize,
-    text: Detokenizer,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +77,6 @@ impl Sequence {
             blocks: Vec::new(),
             chain: Chain::default(),
             known: 0,
-            text: Detokenizer::default(),
         }
     }
 
@@ -149,6 +159,9 @@ impl Sequence {
             self.chain = chain;
             self.known += 1;
         }
+        if self.held >= self.prompt {
+            self.job.answer.group().set_read();
+        }
     }
 
     pub(crate) fn prompt_tokens(&self) -> usize {
@@ -159,62 +172,70 @@ impl Sequence {
         self.tokens.len() - self.prompt
     }
 
+    pub(crate) fn deadline(&self) -> Instant {
+        self.job.deadline
+    }
+
     /// Tells the reader how the answer ended.
-    pub(crate) fn conclude(&self, finish_reason: FinishReason) {
-        let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
-        let usage = Usage {
-            prompt_tokens: count(self.prompt),
-            completion_tokens: count(self.completion_tokens()),
-        };
-        self.send(ChatEvent::Done {
-            finish_reason,
-            usage,
-        });
+    pub(crate) fn conclude(&mut self, finish_reason: FinishReason) {
+        self.job
+            .answer
+            .conclude(finish_reason, self.completion_tokens());
     }
 
     pub(crate) fn fail(&self, error: EngineError) {
-        self.send(ChatEvent::Failed(error));
+        self.job.answer.fail(error);
     }
 
-    /// The next token. A character that the last token leaves unfinished is dropped.
+    /// For as long as a step takes: what may come next can be found out beside it.
+    pub(crate) fn lend_grammar(&mut self) -> Option<Grammar> {
+        self.job.grammar.take()
+    }
+
+    pub(crate) fn return_grammar(&mut self, grammar: Grammar) {
+        self.job.grammar = Some(grammar);
+    }
+
+    /// The next token.
     pub(crate) fn take(
         &mut self,
-        logits: &[f32],
+        logits: &mut [f32],
         settings: &ChatSettings,
         vocabulary: &Vocabulary,
+        scratch: &mut Scratch,
     ) -> Result<Step, EngineError> {
-        let token = self.job.sampler.sample(logits)?;
+        let job = &mut self.job;
+        let chances = job
+            .logprobs
+            .map(|count| Chances::look(logits, count, scratch))
+            .transpose()?;
+        job.sampler.adjust(logits);
+        if let Some(grammar) = &mut job.grammar {
+            grammar.restrict(logits)?;
+        }
+        let token = job.sampler.sample(logits, scratch)?;
         self.tokens.push(token);
         if settings.end.contains(&token) {
-            let rest = self.job.stops.finish();
-            self.show(rest);
+            job.answer.finish();
             return Ok(Step::Done(FinishReason::Stop));
         }
-        let piece = self.text.push(token, vocabulary)?;
-        let passed = self.job.stops.push(&piece);
-        self.show(passed.text);
-        if passed.stopped {
+        let logprob = chances
+            .map(|chances| chances.of(token, scratch, vocabulary))
+            .transpose()?;
+        if job.answer.push(token, logprob, vocabulary)? {
             return Ok(Step::Done(FinishReason::Stop));
         }
-        if self.completion_tokens() == self.job.max_tokens {
-            let rest = self.job.stops.finish();
-            self.show(rest);
+        if let Some(grammar) = &mut job.grammar
+            && grammar.advance(token)?
+        {
+            job.answer.finish();
+            return Ok(Step::Done(FinishReason::Stop));
+        }
+        if self.tokens.len() - self.prompt == job.max_tokens {
+            job.answer.finish();
             return Ok(Step::Done(FinishReason::Length));
         }
         Ok(Step::More)
-    }
-
-    fn show(&self, mut text: Zeroizing<String>) {
-        if !text.is_empty() {
-            self.send(ChatEvent::Delta(Text::new(std::mem::take(&mut text))));
-        }
-    }
-
-    /// The channel has room for everything, so this fails only when the reader is gone; the next step sees that.
-    fn send(&self, event: ChatEvent) {
-        if self.job.events.try_send(event).is_err() {
-            tracing::trace!("an answer has no reader");
-        }
     }
 }
 

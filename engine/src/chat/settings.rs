@@ -13,6 +13,8 @@ pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(crate) struct ChatSettings {
     /// Tokens of prompt and answer together.
     pub(crate) context: usize,
+    /// Rows of the model's matrix of tokens.
+    pub(crate) vocabulary: usize,
     /// Tokens that end a turn.
     pub(crate) end: BTreeSet<u32>,
     pub(crate) prefill_chunk: usize,
@@ -59,6 +61,7 @@ impl ChatSettings {
         }
         Ok(Self {
             context,
+            vocabulary: vocabulary_size,
             end,
             prefill_chunk: options.prefill_chunk,
             max_sequences: options.max_sequences,

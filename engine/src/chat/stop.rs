@@ -17,9 +17,10 @@ pub(crate) struct Passed {
 }
 
 impl StopFilter {
-    pub(crate) fn new(stops: Vec<Text>) -> Self {
+    pub(crate) fn new(stops: &[Text]) -> Self {
+        let copy = |stop: &Text| Text::new(stop.expose().to_owned());
         Self {
-            stops,
+            stops: stops.iter().map(copy).collect(),
             held: Zeroizing::default(),
         }
     }

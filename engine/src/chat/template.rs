@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, io, time::SystemTime};
 
 use minijinja::{
-    Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig, value::Kwargs,
+    Environment, Error, ErrorKind, UndefinedBehavior, Value,
+    syntax::SyntaxConfig,
+    value::{Kwargs, Serde},
 };
 use serde::Serialize as _;
 use serde_json::{
@@ -13,8 +15,13 @@ use serde_json::{
 use time::{OffsetDateTime, format_description};
 use zeroize::Zeroizing;
 
-use super::settings::{TOKENIZER_CONFIG, special_token};
-use crate::{Clock, EngineError, LoadError, Message, ModelFiles, Text, fields::Fields, files};
+use super::{
+    calls::CallFormat,
+    settings::{TOKENIZER_CONFIG, special_token},
+};
+use crate::{
+    Clock, EngineError, LoadError, Message, ModelFiles, Text, Tool, ToolCall, fields::Fields, files,
+};
 
 const TEMPLATE_FILE: &str = "chat_template.jinja";
 const TEMPLATE: &str = "chat";
@@ -28,6 +35,8 @@ const RECURSION_LIMIT: usize = 64;
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
     special: BTreeMap<&'static str, Value>,
+    /// How the model writes calls, if the template shows it tools.
+    pub(crate) calls: Option<CallFormat>,
 }
 
 impl ChatTemplate {
@@ -72,6 +81,7 @@ impl ChatTemplate {
                 format_time(clock(), &format)
             });
         }
+        let calls = CallFormat::of(&source);
         environment
             .add_template_owned(TEMPLATE, source)
             .map_err(|error| {
@@ -85,6 +95,7 @@ impl ChatTemplate {
         Ok(Self {
             environment,
             special,
+            calls,
         })
     }
 
@@ -94,20 +105,22 @@ impl ChatTemplate {
     pub(crate) fn render(
         &self,
         messages: &[Message],
+        tools: &[Tool],
         max_bytes: usize,
     ) -> Result<Text, EngineError> {
-        let message = |message: &Message| {
-            // In the order that a template which prints the message shows.
-            Value::from_pairs([
-                ("role", Value::from(message.role.as_str())),
-                ("content", Value::from(message.content.expose())),
-            ])
-        };
+        let messages: Vec<_> = messages.iter().map(message).collect::<Result<_, _>>()?;
+        let definition = |tool: &Tool| Value::from(Serde(&tool.definition));
         let mut context = self.special.clone();
-        context.insert("messages", messages.iter().map(message).collect());
+        context.insert("messages", Value::from(messages));
         context.insert("add_generation_prompt", Value::from(true));
         // Templates ask `is not none`, which holds for an undefined name.
-        context.insert("tools", Value::from(()));
+        context.insert(
+            "tools",
+            match tools {
+                [] => Value::from(()),
+                tools => tools.iter().map(definition).collect(),
+            },
+        );
         context.insert("documents", Value::from(()));
 
         let template = self
@@ -124,6 +137,42 @@ impl ChatTemplate {
             .map(Text::new)
             .map_err(|_text_inside| EngineError::Template)
     }
+}
+
+/// In the order that a template which prints the message shows. What there is not, is not defined.
+fn message(message: &Message) -> Result<Value, EngineError> {
+    let mut pairs = vec![
+        ("role", Value::from(message.role.as_str())),
+        ("content", Value::from(message.content.expose())),
+    ];
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(call);
+        let calls: Vec<_> = calls.collect::<Result<_, _>>()?;
+        pairs.push(("tool_calls", Value::from(calls)));
+    }
+    if let Some(id) = &message.tool_call_id {
+        pairs.push(("tool_call_id", Value::from(id.expose())));
+    }
+    Ok(Value::from_pairs(pairs))
+}
+
+/// The arguments as an object: templates print it as JSON themselves.
+fn call(call: &ToolCall) -> Result<Value, EngineError> {
+    let arguments = serde_json::from_str::<serde_json::Value>(call.arguments.expose())
+        .ok()
+        .filter(serde_json::Value::is_object)
+        .ok_or(EngineError::Invalid(
+            "the arguments of a tool call must be a JSON object",
+        ))?;
+    let function = [
+        ("name", Value::from(call.name.as_str())),
+        ("arguments", Value::from(Serde(&arguments))),
+    ];
+    Ok(Value::from_pairs([
+        ("id", Value::from(call.id.as_str())),
+        ("type", Value::from("function")),
+        ("function", Value::from_pairs(function)),
+    ]))
 }
 
 /// What a template has written so far. It stops at its limit: a template that repeats the messages would otherwise make

@@ -54,27 +54,24 @@ fn the_demonstration_model_answers_as_its_trainer_heard_it() {
     let (files, cases) = golden();
     let engine = Engine::load(files, EngineOptions::default()).unwrap();
     for case in &cases {
-        let messages = case["messages"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|m| Message {
-                role: match m["role"].as_str().unwrap() {
-                    "system" => Role::System,
-                    "assistant" => Role::Assistant,
-                    _ => Role::User,
-                },
-                content: Text::new(m["content"].as_str().unwrap().to_owned()),
-            });
+        let messages = case["messages"].as_array().unwrap().iter().map(|m| {
+            let role = match m["role"].as_str().unwrap() {
+                "system" => Role::System,
+                "assistant" => Role::Assistant,
+                _ => Role::User,
+            };
+            Message::new(role, Text::new(m["content"].as_str().unwrap().to_owned()))
+        });
         let mut request = ChatRequest::new(messages.collect());
         request.temperature = 0.0;
         let mut events = engine.chat(request).unwrap();
         let mut said = String::new();
         let usage = loop {
             match events.blocking_recv().unwrap() {
-                ChatEvent::Delta(text) => said.push_str(text.expose()),
-                ChatEvent::Done { usage, .. } => break usage,
+                ChatEvent::Delta(piece) => said.push_str(piece.text.expose()),
+                ChatEvent::Done { usage } => break usage,
                 ChatEvent::Failed(error) => panic!("{error}"),
+                _ => {}
             }
         };
         assert_eq!(said, case["greedy_text"].as_str().unwrap());

@@ -182,22 +182,22 @@ async fn load(dir: &Path, threads: usize) -> Result<Engine> {
 async fn decode(engine: &Engine, question: &str) -> Result<(u32, Duration)> {
     let (mut tokens, mut took) = (0, Duration::ZERO);
     for _ in 0..CHATS {
-        let mut request = ChatRequest::new(vec![Message {
-            role: Role::User,
-            content: Text::new(question.to_owned()),
-        }]);
+        let mut request = ChatRequest::new(vec![Message::new(
+            Role::User,
+            Text::new(question.to_owned()),
+        )]);
         request.temperature = 0.0;
         request.max_tokens = Some(ANSWER_TOKENS);
         let started = Instant::now();
         let mut events = engine.chat(request)?;
         loop {
             match events.recv().await {
-                Some(ChatEvent::Done { usage, .. }) => {
+                Some(ChatEvent::Done { usage }) => {
                     tokens += usage.completion_tokens;
                     break;
                 }
-                Some(ChatEvent::Delta(_)) => {}
                 Some(ChatEvent::Failed(error)) => return Err(error.into()),
+                Some(_) => {}
                 None => bail!("the answer ended without its end"),
             }
         }

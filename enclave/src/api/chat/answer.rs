@@ -1,16 +1,20 @@
-//! The JSON of an answer: OpenAI's `chat.completion` and `chat.completion.chunk`.
+//! The JSON of a whole answer: OpenAI's `chat.completion`.
 
-use engine::{FinishReason, Usage};
+use engine::{FinishReason, ToolCall, Usage};
 use serde::{Serialize, Serializer};
 
+use super::logprobs::Logprobs;
+use super::whole::{Whole, WholeChoice};
 use crate::models::Model;
 
 /// What all parts of one answer share.
 pub(crate) struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
+    pub(crate) id: String,
+    pub(crate) created: u64,
+    pub(crate) model: String,
+    pub(crate) fingerprint: String,
+    /// Whether the caller wants to know how likely tokens were.
+    pub(crate) logprobs: bool,
 }
 
 impl Head {
@@ -26,10 +30,11 @@ impl Head {
     /// The fingerprint is the beginning of the manifest's digest: the same sealed model, the same fingerprint.
     pub(crate) fn named(id: String, created: u64, model: &str, manifest: &str) -> Self {
         Self {
-            id: format!("chatcmpl-{id}"),
+            id,
             created,
             model: model.to_owned(),
             fingerprint: format!("fp_{}", manifest.get(..12).unwrap_or_default()),
+            logprobs: false,
         }
     }
 }
@@ -41,140 +46,91 @@ pub(crate) struct Completion<'a> {
     created: u64,
     model: &'a str,
     system_fingerprint: &'a str,
-    choices: [Choice<'a>; 1],
+    choices: Vec<Choice<'a>>,
     usage: Counts,
 }
 
 #[derive(Serialize)]
 struct Choice<'a> {
-    index: u32,
+    index: usize,
     message: Message<'a>,
-    logprobs: (),
-    finish_reason: Finish,
+    logprobs: Option<Logprobs<'a>>,
+    finish_reason: Option<Finish>,
 }
 
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    /// `null` beside calls, if there is no text.
+    content: Option<&'a str>,
     refusal: (),
+    #[serde(skip_serializing_if = "<[Call<'_>]>::is_empty")]
+    tool_calls: Vec<Call<'a>>,
 }
 
 impl<'a> Completion<'a> {
-    pub(crate) fn new(head: &'a Head, text: &'a str, finish: FinishReason, usage: Usage) -> Self {
+    pub(crate) fn new(head: &'a Head, whole: &'a Whole) -> Self {
+        let choices = whole.choices.iter().enumerate();
         Self {
             id: &head.id,
             object: "chat.completion",
             created: head.created,
             model: &head.model,
             system_fingerprint: &head.fingerprint,
-            choices: [Choice {
-                index: 0,
-                message: Message {
-                    role: "assistant",
-                    content: text,
-                    refusal: (),
-                },
-                logprobs: (),
-                finish_reason: Finish(finish),
-            }],
-            usage: Counts::from(usage),
+            choices: choices
+                .map(|(index, choice)| Choice::new(head, index, choice))
+                .collect(),
+            usage: whole.usage.into(),
         }
     }
 }
 
-/// One event of a stream.
+impl<'a> Choice<'a> {
+    fn new(head: &Head, index: usize, choice: &'a WholeChoice) -> Self {
+        let silent = choice.text.is_empty() && !choice.calls.is_empty();
+        Self {
+            index,
+            message: Message {
+                role: "assistant",
+                content: (!silent).then_some(choice.text.as_str()),
+                refusal: (),
+                tool_calls: choice.calls.iter().map(Call::new).collect(),
+            },
+            logprobs: Logprobs::of(head.logprobs, &choice.logprobs),
+            finish_reason: choice.finish.map(Finish),
+        }
+    }
+}
+
 #[derive(Serialize)]
-pub(crate) struct Chunk<'a> {
+pub(crate) struct Call<'a> {
     id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'a str,
-    choices: Vec<ChunkChoice<'a>>,
-    /// Absent unless asked for; then `null` in all chunks but the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<Counts>>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Function<'a>,
 }
 
 #[derive(Serialize)]
-struct ChunkChoice<'a> {
-    index: u32,
-    delta: Delta<'a>,
-    logprobs: (),
-    finish_reason: Option<Finish>,
+struct Function<'a> {
+    name: &'a str,
+    arguments: &'a str,
 }
 
-/// What a chunk adds.
-#[derive(Serialize, Default)]
-pub(crate) struct Delta<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
-}
-
-impl<'a> Delta<'a> {
-    pub(crate) fn role() -> Self {
+impl<'a> Call<'a> {
+    pub(crate) fn new(call: &'a ToolCall) -> Self {
         Self {
-            role: Some("assistant"),
-            content: Some(""),
-        }
-    }
-
-    pub(crate) fn text(text: &'a str) -> Self {
-        Self {
-            role: None,
-            content: Some(text),
-        }
-    }
-}
-
-impl<'a> Chunk<'a> {
-    pub(crate) fn delta(head: &'a Head, delta: Delta<'a>, with_usage: bool) -> Self {
-        Self::choice(head, delta, None, with_usage)
-    }
-
-    pub(crate) fn finish(head: &'a Head, finish: FinishReason, with_usage: bool) -> Self {
-        Self::choice(head, Delta::default(), Some(Finish(finish)), with_usage)
-    }
-
-    /// The last chunk of a stream that was asked to count: no choice, only the counts.
-    pub(crate) fn usage(head: &'a Head, usage: Usage) -> Self {
-        Self {
-            usage: Some(Some(usage.into())),
-            ..Self::new(head, Vec::new())
-        }
-    }
-
-    fn choice(head: &'a Head, delta: Delta<'a>, finish: Option<Finish>, with_usage: bool) -> Self {
-        let choice = ChunkChoice {
-            index: 0,
-            delta,
-            logprobs: (),
-            finish_reason: finish,
-        };
-        Self {
-            usage: with_usage.then_some(None),
-            ..Self::new(head, vec![choice])
-        }
-    }
-
-    fn new(head: &'a Head, choices: Vec<ChunkChoice<'a>>) -> Self {
-        Self {
-            id: &head.id,
-            object: "chat.completion.chunk",
-            created: head.created,
-            model: &head.model,
-            system_fingerprint: &head.fingerprint,
-            choices,
-            usage: None,
+            id: &call.id,
+            kind: "function",
+            function: Function {
+                name: &call.name,
+                arguments: call.arguments.expose(),
+            },
         }
     }
 }
 
 #[derive(Serialize)]
-struct Counts {
+pub(crate) struct Counts {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,
@@ -190,13 +146,14 @@ impl From<Usage> for Counts {
     }
 }
 
-struct Finish(FinishReason);
+pub(crate) struct Finish(pub(crate) FinishReason);
 
 impl Serialize for Finish {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match self.0 {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
         })
     }
 }

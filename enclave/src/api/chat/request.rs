@@ -1,80 +1,56 @@
 //! What a chat request may say, and what it may not: a field that would change the answer and is not implemented is
 //! refused by name; a field that would not, or that nobody knows, is ignored.
 
-use std::sync::Arc;
-
-use engine::{ChatRequest, Text};
-use serde::Deserialize;
+use engine::ChatRequest;
 use serde::de::MapAccess;
 
-use super::message::RawMessage;
-use super::values::{ResponseFormat, Seed, Stop, Word};
+use super::message::{RawMessage, conversation};
+use super::tools::{format, tool_choice, tools};
 use crate::api::error::ApiError;
+use crate::api::generation::{self, Word, out_of_range};
+use crate::api::json::Json;
 use crate::api::object::{self, Asked};
+use crate::config::Limits;
 
-/// A conversation longer than this is not one.
-const MAX_MESSAGES: usize = 1024;
 /// OpenAI's own limit.
-const MAX_STOPS: usize = 4;
-/// Each token of the answer is compared with all stop strings.
-const MAX_STOP_BYTES: usize = 256;
+const MAX_TOP_LOGPROBS: u8 = 20;
 
 /// The fields as they were sent.
 #[derive(Default)]
 pub(crate) struct Fields {
-    model: Option<String>,
+    generation: generation::Fields,
     messages: Option<Vec<RawMessage>>,
-    max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
-    temperature: Option<f64>,
-    top_p: Option<f64>,
-    seed: Option<Seed>,
-    stop: Option<Stop>,
-    stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<u8>,
+    response_format: Option<Json>,
+    tools: Option<Json>,
+    tool_choice: Option<Json>,
+    parallel_tool_calls: Option<bool>,
     /// The first field that asks for something not implemented.
     refused: Option<&'static str>,
 }
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
-}
-
 impl object::Fields for Fields {
     const NAMES: &'static [&'static str] = &[
-        "model",
         "messages",
-        "max_tokens",
         "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "seed",
-        "stop",
-        "stream",
-        "stream_options",
-        // Refused unless they say what happens anyway.
-        "n",
-        "best_of",
-        "top_k",
-        "repetition_penalty",
-        "tool_choice",
-        "function_call",
+        "logprobs",
+        "top_logprobs",
         "response_format",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        // Refused unless they say what happens anyway.
+        "best_of",
+        "function_call",
         "modalities",
         "reasoning_effort",
         "verbosity",
         // Refused unless null, false, zero or empty.
-        "tools",
         "functions",
-        "logprobs",
-        "top_logprobs",
-        "logit_bias",
-        "presence_penalty",
-        "frequency_penalty",
         "audio",
         "web_search_options",
-        "min_p",
         "min_tokens",
         "ignore_eos",
         "echo",
@@ -86,42 +62,41 @@ impl object::Fields for Fields {
         "guided_choice",
         "guided_grammar",
     ];
+    const SHARED: &'static [&'static str] = generation::NAMES;
 
     fn read<'de, A: MapAccess<'de>>(
         &mut self,
         name: &'static str,
         map: &mut A,
     ) -> Result<(), A::Error> {
+        if generation::NAMES.contains(&name) {
+            return self.generation.read(name, map);
+        }
         let asks = match name {
-            "model" => return map.next_value().map(|value| self.model = value),
             "messages" => return map.next_value().map(|value| self.messages = value),
-            "max_tokens" => return map.next_value().map(|value| self.max_tokens = value),
             "max_completion_tokens" => {
                 return map
                     .next_value()
                     .map(|value| self.max_completion_tokens = value);
             }
-            "temperature" => return map.next_value().map(|value| self.temperature = value),
-            "top_p" => return map.next_value().map(|value| self.top_p = value),
-            "seed" => return map.next_value().map(|value| self.seed = value),
-            "stop" => return map.next_value().map(|value| self.stop = value),
-            "stream" => return map.next_value().map(|value| self.stream = value),
-            "stream_options" => return map.next_value().map(|value| self.stream_options = value),
-            "n" | "best_of" => map
+            "logprobs" => return map.next_value().map(|value| self.logprobs = value),
+            "top_logprobs" => return map.next_value().map(|value| self.top_logprobs = value),
+            "response_format" => {
+                return map.next_value().map(|value| self.response_format = value);
+            }
+            "tools" => return map.next_value().map(|value| self.tools = value),
+            "tool_choice" => return map.next_value().map(|value| self.tool_choice = value),
+            "parallel_tool_calls" => {
+                return map
+                    .next_value()
+                    .map(|value| self.parallel_tool_calls = value);
+            }
+            "best_of" => map
                 .next_value::<Option<u64>>()?
                 .is_some_and(|count| count != 1),
-            "top_k" => map.next_value::<Option<i64>>()?.is_some_and(|k| k > 0),
-            "repetition_penalty" => map
-                .next_value::<Option<f64>>()?
-                .is_some_and(|penalty| penalty != 1.0),
-            "tool_choice" | "function_call" => {
-                !map.next_value::<Word>()?.is_one_of(&["none", "auto"])
-            }
+            "function_call" => !map.next_value::<Word>()?.is_one_of(&["none", "auto"]),
             "reasoning_effort" => !map.next_value::<Word>()?.is_one_of(&["none"]),
             "verbosity" => !map.next_value::<Word>()?.is_one_of(&["medium"]),
-            "response_format" => map
-                .next_value::<Option<ResponseFormat>>()?
-                .is_some_and(|format| !format.is_text()),
             "modalities" => map
                 .next_value::<Option<Vec<Word>>>()?
                 .is_some_and(|words| words.iter().any(|word| !word.is_one_of(&["text"]))),
@@ -134,116 +109,48 @@ impl object::Fields for Fields {
     }
 }
 
-/// The request, checked.
-pub(crate) struct Request {
-    pub(crate) model: String,
-    pub(crate) chat: ChatRequest,
-    pub(crate) stream: bool,
-    /// Ends a stream with the token counts.
-    pub(crate) include_usage: bool,
-}
-
 impl Fields {
-    pub(crate) fn check(self) -> Result<Request, ApiError> {
+    pub(crate) fn check(self, limits: &Limits) -> Result<generation::Request, ApiError> {
         if let Some(name) = self.refused {
             return Err(ApiError::unsupported(name));
         }
-        let model = self.model.ok_or_else(|| ApiError::missing("model"))?;
         let messages = self.messages.ok_or_else(|| ApiError::missing("messages"))?;
-        if messages.is_empty() || messages.len() > MAX_MESSAGES {
-            return Err(ApiError::invalid(
-                "messages",
-                format!("`messages` holds 1 to {MAX_MESSAGES} messages"),
-            ));
-        }
-        let messages = messages
-            .into_iter()
-            .enumerate()
-            .map(|(index, message)| message.check(index))
-            .collect::<Result<_, _>>()?;
-        let stream = self.stream.unwrap_or(false);
-        if self.stream_options.is_some() && !stream {
-            return Err(ApiError::invalid(
-                "stream_options",
-                "`stream_options` needs `stream` to be true",
-            ));
-        }
+        let messages = conversation(messages, limits.max_messages)?;
+        let tool_choice = tool_choice(self.tool_choice)?;
         let chat = ChatRequest {
-            messages,
-            max_tokens: max_tokens(self.max_tokens, self.max_completion_tokens)?,
-            temperature: between("temperature", self.temperature.unwrap_or(1.0), 0.0, 2.0)?,
-            top_p: between("top_p", self.top_p.unwrap_or(1.0), 0.0, 1.0)?,
-            seed: self.seed.map(|seed| seed.0),
-            stop: stops(self.stop)?,
-            // Whoever has the connection says.
-            caller: Arc::default(),
+            tools: tools(self.tools, &tool_choice)?,
+            tool_choice,
+            parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
+            format: format(self.response_format)?,
+            max_tokens: max_tokens(self.generation.max_tokens, self.max_completion_tokens)?,
+            logprobs: logprobs(self.logprobs, self.top_logprobs)?,
+            ..ChatRequest::new(messages)
         };
-        let include_usage = self
-            .stream_options
-            .and_then(|options| options.include_usage)
-            .unwrap_or(false);
-        Ok(Request {
-            model,
-            chat,
-            stream,
-            include_usage,
-        })
+        self.generation.check(chat, limits)
     }
 }
 
 /// The newer name and the older one mean the same; both at once must agree.
 fn max_tokens(older: Option<u32>, newer: Option<u32>) -> Result<Option<u32>, ApiError> {
-    let (name, value) = match (older, newer) {
-        (None, None) => return Ok(None),
-        (Some(older), Some(newer)) if older != newer => {
-            return Err(ApiError::invalid(
-                "max_completion_tokens",
-                "`max_tokens` and `max_completion_tokens` differ; send one of them",
-            ));
-        }
-        (Some(value), None) => ("max_tokens", value),
-        (_, Some(value)) => ("max_completion_tokens", value),
-    };
-    if value == 0 {
-        return Err(ApiError::invalid(
-            name,
-            format!("`{name}` must be at least 1"),
-        ));
-    }
-    Ok(Some(value))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "within 0 to 2, where rounding to f32 is all that happens"
-)]
-fn between(name: &'static str, value: f64, low: f64, high: f64) -> Result<f32, ApiError> {
-    if (low..=high).contains(&value) {
-        Ok(value as f32)
-    } else {
-        Err(ApiError::invalid(
-            name,
-            format!("`{name}` must be {low} to {high}"),
-        ))
+    match (older, newer) {
+        (Some(older), Some(newer)) if older != newer => Err(ApiError::invalid(
+            "max_completion_tokens",
+            "`max_tokens` and `max_completion_tokens` differ; send one of them",
+        )),
+        (_, Some(0)) => Err(out_of_range("max_completion_tokens", "at least 1")),
+        (older, newer) => Ok(newer.or(older)),
     }
 }
 
-fn stops(stop: Option<Stop>) -> Result<Vec<Text>, ApiError> {
-    let Some(Stop(stops)) = stop else {
-        return Ok(Vec::new());
-    };
-    if stops.len() > MAX_STOPS {
-        return Err(ApiError::invalid(
-            "stop",
-            format!("`stop` holds at most {MAX_STOPS} strings"),
-        ));
+fn logprobs(asked: Option<bool>, top: Option<u8>) -> Result<Option<u8>, ApiError> {
+    let top = top.unwrap_or(0);
+    match asked.unwrap_or(false) {
+        _ if top > MAX_TOP_LOGPROBS => Err(out_of_range("top_logprobs", "0 to 20")),
+        true => Ok(Some(top)),
+        false if top > 0 => Err(ApiError::invalid(
+            "top_logprobs",
+            "`top_logprobs` needs `logprobs` to be true",
+        )),
+        false => Ok(None),
     }
-    let fits = |stop: &Text| (1..=MAX_STOP_BYTES).contains(&stop.expose().len());
-    if !stops.iter().all(fits) {
-        return Err(ApiError::invalid(
-            "stop",
-            format!("each of `stop` has 1 to {MAX_STOP_BYTES} bytes"),
-        ));
-    }
-    Ok(stops)
 }

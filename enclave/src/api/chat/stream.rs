@@ -1,108 +1,68 @@
-//! A chat answer as server-sent events: the role, the text as it is made, the reason it ended, `[DONE]`. Dropping the
-//! stream drops the engine's receiver, and that cancels the request.
+//! A chat answer as server-sent events: the role, the text as it is made, the reason it ended, `[DONE]`.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::collections::HashMap;
 
-use bytes::Bytes;
-use engine::{ChatEvent, EngineError};
-use futures_util::Stream;
-use futures_util::stream::unfold;
-use serde::Serialize;
-use tokio::sync::mpsc::Receiver;
+use engine::{ChatEvent, Usage};
 
-use super::answer::{Chunk, Delta, Head};
+use super::answer::Head;
+use super::chunk::Chunk;
+use super::whole::with_id;
 use crate::api::error::ApiError;
+use crate::api::server_sent::{Events, Writer};
 
-/// `first` was already taken from `events`.
-pub(crate) fn chunks(
+pub(crate) struct Chunks {
     head: Head,
-    first: ChatEvent,
-    events: Receiver<ChatEvent>,
+    /// Choices whose role was not told yet.
+    silent: u32,
     with_usage: bool,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-    let mut answer = Answer {
-        head,
-        events,
-        with_usage,
-        ready: VecDeque::new(),
-        ended: false,
-    };
-    answer.push_chunk(|head, usage| Chunk::delta(head, Delta::role(), usage));
-    answer.take(first);
-    unfold(answer, |mut answer| async move {
-        let bytes = answer.next().await?;
-        Some((Ok(bytes), answer))
-    })
+    usage: Usage,
+    /// How many calls each choice has made.
+    calls: HashMap<u32, u32>,
 }
 
-struct Answer {
-    head: Head,
-    events: Receiver<ChatEvent>,
-    with_usage: bool,
-    ready: VecDeque<Bytes>,
-    ended: bool,
-}
-
-impl Answer {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Some(bytes);
-            }
-            if self.ended {
-                return None;
-            }
-            match self.events.recv().await {
-                Some(event) => self.take(event),
-                None => self.take(ChatEvent::Failed(EngineError::Internal)),
-            }
-        }
-    }
-
-    fn take(&mut self, event: ChatEvent) {
-        match event {
-            ChatEvent::Delta(text) => {
-                self.push_chunk(|head, usage| {
-                    Chunk::delta(head, Delta::text(text.expose()), usage)
-                });
-            }
-            ChatEvent::Done {
-                finish_reason,
-                usage,
-            } => {
-                self.push_chunk(|head, with| Chunk::finish(head, finish_reason, with));
-                if self.with_usage {
-                    self.push_chunk(|head, _| Chunk::usage(head, usage));
-                }
-                self.ready
-                    .push_back(Bytes::from_static(b"data: [DONE]\n\n"));
-                self.ended = true;
-            }
-            // The status is long sent; an error object in the stream, and no `[DONE]`, is what clients look for.
-            ChatEvent::Failed(error) => {
-                let error = ApiError::engine(&error, "messages");
-                self.ready.extend(server_sent(&error.body()));
-                self.ended = true;
-            }
-        }
-    }
-
-    fn push_chunk<'a>(&'a mut self, chunk: impl FnOnce(&'a Head, bool) -> Chunk<'a>) {
-        let Self {
+impl Chunks {
+    pub(crate) fn new(head: Head, choices: u32, with_usage: bool) -> Self {
+        Self {
             head,
-            ready,
+            silent: choices,
             with_usage,
-            ..
-        } = self;
-        ready.extend(server_sent(&chunk(head, *with_usage)));
+            usage: Usage::default(),
+            calls: HashMap::new(),
+        }
     }
 }
 
-/// `data: {json}` and an empty line. JSON holds no raw line break, so one event is one line.
-fn server_sent(json: &impl Serialize) -> Option<Bytes> {
-    let mut bytes = b"data: ".to_vec();
-    serde_json::to_writer(&mut bytes, json).ok()?;
-    bytes.extend_from_slice(b"\n\n");
-    Some(bytes.into())
+impl Writer for Chunks {
+    fn write(&mut self, _only: usize, event: ChatEvent, to: &mut Events) -> Result<(), ApiError> {
+        let asked = self.with_usage;
+        for choice in 0..std::mem::take(&mut self.silent) {
+            to.push(&Chunk::role(&self.head, choice).with_usage(asked));
+        }
+        match event {
+            ChatEvent::Delta(piece) => to.push(&Chunk::text(&self.head, &piece).with_usage(asked)),
+            ChatEvent::ToolCall { choice, call } => {
+                let call = with_id(call)?;
+                let made = self.calls.entry(choice).or_default();
+                to.push(&Chunk::call(&self.head, choice, *made, &call).with_usage(asked));
+                *made += 1;
+            }
+            ChatEvent::Ended {
+                choice,
+                finish_reason,
+            } => to.push(&Chunk::finish(&self.head, choice, finish_reason).with_usage(asked)),
+            ChatEvent::Done { usage } => self.usage = usage,
+            ChatEvent::Failed(error) => return Err(ApiError::engine(&error, self.param())),
+        }
+        Ok(())
+    }
+
+    fn param(&self) -> &'static str {
+        "messages"
+    }
+
+    fn finish(&mut self, to: &mut Events) {
+        if self.with_usage {
+            to.push(&Chunk::usage(&self.head, self.usage));
+        }
+    }
 }

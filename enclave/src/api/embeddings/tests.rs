@@ -1,8 +1,9 @@
+use engine::Input;
 use serde_json::{Value, json};
 
 use super::*;
 
-fn parsed(body: &Value) -> Result<EmbeddingRequest, ApiError> {
+fn parsed(body: &Value) -> Result<request::Request, ApiError> {
     object::parse::<Fields>(body.to_string().as_bytes())?.check(3)
 }
 
@@ -21,7 +22,7 @@ fn one_text_or_several_are_taken() {
     let one = parsed(&json!({"model": "m", "input": "hi", "user": "x"}))
         .ok()
         .unwrap();
-    assert_eq!(one.input[0].expose(), "hi");
+    assert!(matches!(&one.input[..], [Input::Text(text)] if text.expose() == "hi"));
     assert_eq!(one.encoding, Encoding::Float);
     let body =
         json!({"model": "m", "input": ["a", "b"], "encoding_format": "base64", "dimensions": 384});
@@ -45,8 +46,23 @@ fn what_cannot_be_embedded_is_refused_by_name() {
             json!({"model": "m", "input": ["a", "b", "c", "d"]}),
             "input",
         ),
-        (json!({"model": "m", "input": [1, 2, 3]}), "input"),
-        (json!({"model": "m", "input": [[1, 2], [3]]}), "input"),
+        (json!({"model": "m", "input": [1, -2]}), "input"),
+        (json!({"model": "m", "input": [1, 2.5]}), "input"),
+        (json!({"model": "m", "input": [4_294_967_296_u64]}), "input"),
+        (json!({"model": "m", "input": [[1], []]}), "input"),
+        (json!({"model": "m", "input": [[1], "a"]}), "input"),
+        (json!({"model": "m", "input": [[1], 2]}), "input"),
+        (json!({"model": "m", "input": [1, [2]]}), "input"),
+        (json!({"model": "m", "input": [[[1]]]}), "input"),
+        (
+            json!({"model": "m", "input": [[1], [2], [3], [4]]}),
+            "input",
+        ),
+        (json!({"model": "m", "input": vec![[1]; 3000]}), "input"),
+        (
+            json!({"model": "m", "input": "x", "dimensions": 0}),
+            "dimensions",
+        ),
         (json!({"model": "m", "input": ["a", 1]}), "input"),
         (json!({"model": "m", "input": 5}), "input"),
         (json!({"model": "m", "input": {"a": 1}}), "input"),
@@ -66,19 +82,37 @@ fn what_cannot_be_embedded_is_refused_by_name() {
 }
 
 #[test]
-fn only_the_models_own_length_may_be_asked_for() {
-    let request = |wanted: Value| {
-        parsed(&json!({"model": "m", "input": "x", "dimensions": wanted}))
+fn token_ids_are_one_input_or_several() {
+    let of = |input: Value| {
+        parsed(&json!({"model": "m", "input": input}))
             .ok()
             .unwrap()
+            .input
     };
-    assert!(dimensions(&request(json!(384)), Some(384)).is_ok());
-    assert!(dimensions(&request(json!(null)), Some(384)).is_ok());
-    let error = dimensions(&request(json!(256)), Some(384)).unwrap_err();
-    assert_eq!(
-        error.named(),
-        (400, Some("unsupported_parameter"), Some("dimensions"))
-    );
+    let long: Vec<u32> = (0..500).collect();
+    for (input, expected) in [
+        (json!([7]), vec![vec![7]]),
+        (json!(long), vec![long.clone()]),
+        (json!([[1, 2], [3]]), vec![vec![1, 2], vec![3]]),
+    ] {
+        let read = of(input);
+        assert_eq!(read.len(), expected.len());
+        for (read, expected) in read.iter().zip(&expected) {
+            assert!(matches!(read, Input::Tokens(tokens) if **tokens == *expected));
+        }
+    }
+}
+
+#[test]
+fn a_shortened_vector_has_unit_length() {
+    let of = |vector: &[f32], dimensions| {
+        let mut vector = vector.to_vec();
+        shorten(&mut vector, dimensions);
+        vector
+    };
+    assert_eq!(of(&[0.6, 0.8], 2), [0.6, 0.8]);
+    assert_eq!(of(&[0.3, 0.4, 0.5], 2), [0.6, 0.8]);
+    assert_eq!(of(&[0.0, 0.0, 1.0], 2), [0.0, 0.0]);
 }
 
 #[test]

@@ -3,7 +3,8 @@ use crate::Text;
 
 /// Feeds the pieces and returns what was shown after each, with "!" where it stopped; the end is flushed.
 fn check(stops: &[&str], pieces: &[&str], expected: &[&str]) {
-    let mut filter = StopFilter::new(stops.iter().map(|stop| Text::new((*stop).into())).collect());
+    let texts: Vec<_> = stops.iter().map(|stop| Text::new((*stop).into())).collect();
+    let mut filter = StopFilter::new(&texts);
     let mut shown = Vec::new();
     for piece in pieces {
         let passed = filter.push(piece);

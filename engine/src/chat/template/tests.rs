@@ -23,10 +23,7 @@ fn template(source: &str) -> Result<ChatTemplate, LoadError> {
 }
 
 fn messages() -> Vec<Message> {
-    let message = |role, content: &str| Message {
-        role,
-        content: Text::new(content.into()),
-    };
+    let message = |role, content: &str| Message::new(role, Text::new(content.into()));
     vec![
         message(Role::System, "Be brief."),
         message(Role::User, " <b>Hi</b> & \"you\" "),
@@ -37,7 +34,7 @@ fn messages() -> Vec<Message> {
 fn render(source: &str) -> Result<String, EngineError> {
     template(source)
         .unwrap()
-        .render(&messages(), 1 << 20)
+        .render(&messages(), &[], 1 << 20)
         .map(|text| text.expose().to_owned())
 }
 
@@ -82,7 +79,7 @@ fn templates_cannot_run_for_ever_or_grow_without_bound() {
     let grown =
         template("{% for a in range(1000) %}{{ messages[0].content }}{% endfor %}").unwrap();
     assert!(matches!(
-        grown.render(&messages(), 100),
+        grown.render(&messages(), &[], 100),
         Err(EngineError::Invalid(_))
     ));
     // It ends where the limit is, not after all of it was written: the exception behind it is never raised.
@@ -90,7 +87,7 @@ fn templates_cannot_run_for_ever_or_grow_without_bound() {
         "{% for a in range(1000) %}{{ messages[0].content }}{% endfor %}{{ raise_exception('late') }}",
     );
     assert!(matches!(
-        late.unwrap().render(&messages(), 100),
+        late.unwrap().render(&messages(), &[], 100),
         Err(EngineError::Invalid(_))
     ));
 }
@@ -102,7 +99,11 @@ fn the_date_comes_from_the_given_clock() {
     let clock: Clock = Arc::new(|| std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
     let template = read(&files, Some(clock)).unwrap();
     assert_eq!(
-        template.render(&messages(), 100).ok().unwrap().expose(),
+        template
+            .render(&messages(), &[], 100)
+            .ok()
+            .unwrap()
+            .expose(),
         "15 Jan 2027"
     );
 }
@@ -114,7 +115,7 @@ fn the_template_is_found_or_missed_by_name() {
     let text = |files: &MemoryFiles| {
         read(files, None)
             .unwrap()
-            .render(&messages(), 100)
+            .render(&messages(), &[], 100)
             .unwrap_or_else(|_| panic!())
             .expose()
             .to_owned()

@@ -74,6 +74,11 @@ pub(crate) enum Word {
 }
 
 impl Word {
+    /// Where a field is not there.
+    pub(crate) fn absent() -> Self {
+        Self::Absent
+    }
+
     pub(crate) fn is_word(&self, word: &str) -> bool {
         matches!(self, Self::Is(is) if is == word)
     }
@@ -138,14 +143,42 @@ impl<'de> Visitor<'de> for WordVisitor {
     }
 }
 
-#[derive(Deserialize)]
-pub(crate) struct ResponseFormat {
-    #[serde(rename = "type")]
-    kind: Word,
+/// Token ids as JSON names, with what is added to their logits.
+pub(crate) enum Bias {
+    Entries(Vec<(u32, f64)>),
+    TooMany,
+    /// A name is no token id.
+    NoToken,
 }
 
-impl ResponseFormat {
-    pub(crate) fn is_text(&self) -> bool {
-        self.kind.is_word("text")
+/// The configuration may say less.
+pub(crate) const MOST_BIASES: usize = 4096;
+
+impl<'de> Deserialize<'de> for Bias {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(BiasVisitor)
+    }
+}
+
+struct BiasVisitor;
+
+impl<'de> Visitor<'de> for BiasVisitor {
+    type Value = Bias;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Bias, A::Error> {
+        let mut entries = Vec::new();
+        let mut wrong = None;
+        while let Some((name, bias)) = map.next_entry::<String, f64>()? {
+            match name.parse() {
+                Ok(token) if entries.len() < MOST_BIASES => entries.push((token, bias)),
+                Ok(_) => wrong = wrong.or(Some(Bias::TooMany)),
+                Err(_) => wrong = wrong.or(Some(Bias::NoToken)),
+            }
+        }
+        Ok(wrong.unwrap_or(Bias::Entries(entries)))
     }
 }
