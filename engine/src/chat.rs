@@ -30,7 +30,7 @@ use grammar::Grammars;
 use group::Group;
 use sampling::Sampler;
 pub(crate) use sampling::Scratch;
-pub(crate) use sequence::{ChatJob, Sequence, Step};
+pub(crate) use sequence::{CallGrammar, ChatJob, Sequence, Step};
 pub(crate) use settings::{ChatSettings, TOKENIZER_CONFIG};
 pub(crate) use stop::StopFilter;
 pub(crate) use template::ChatTemplate;
@@ -60,6 +60,7 @@ impl Chat {
         let prompt = self.prompt(&request)?;
         // Compiled here, and not while others wait for the model's thread.
         let grammar = self.grammar(&request)?;
+        let calls = self.call_grammar(&request)?;
         if request.logprobs.is_some() {
             self.vocabulary.token_bytes();
         }
@@ -85,6 +86,8 @@ impl Chat {
             sampler: Sampler::new(&request, choice, &prompt),
             logprobs: request.logprobs,
             grammar: grammar.as_ref().map(Grammar::again),
+            calls: calls.as_ref().map(CallGrammar::again),
+            in_call: false,
             caller: Arc::clone(&request.caller),
             deadline,
             answer: Answer::new(

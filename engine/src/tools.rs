@@ -13,6 +13,8 @@ pub struct Tool {
     pub name: String,
     /// A JSON schema of its arguments; an object.
     pub parameters: Value,
+    /// The arguments fit the schema when the model itself decides to call, too.
+    pub strict: bool,
     /// The definition as it was sent, which is what templates print.
     pub definition: Value,
 }

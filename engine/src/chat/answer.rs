@@ -91,6 +91,11 @@ impl Answer {
         Ok(passed.stopped || self.calls.as_ref().is_some_and(CallFilter::is_over))
     }
 
+    /// What has come of a call that is not whole.
+    pub(crate) fn call_begun(&self) -> Option<&str> {
+        self.calls.as_ref()?.begun()
+    }
+
     /// Shows what may be part of a stop string, since it is known that nothing follows. A character that the last token leaves
     /// unfinished is dropped.
     pub(crate) fn finish(&mut self) {

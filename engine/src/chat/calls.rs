@@ -21,6 +21,8 @@ pub(crate) enum CallFormat {
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 const LIST: &str = "[TOOL_CALLS]";
+/// Calls that a model may list by itself.
+const MAX_LISTED: usize = 16;
 
 impl CallFormat {
     /// What a template shows its model. `None` if it takes no tools, or in a way that is not known here.
@@ -57,8 +59,9 @@ impl CallFormat {
         }
     }
 
-    /// What follows the opening: a call of one of these tools.
-    pub(crate) fn schema(self, tools: &[&Tool]) -> Value {
+    /// What follows the opening: a call of one of these tools, with arguments that fit the tool's schema if it is strict, or if all are
+    /// `held` to theirs.
+    pub(crate) fn schema(self, tools: &[&Tool], held: bool) -> Value {
         let arguments = match self {
             Self::Bare => "parameters",
             _ => "arguments",
@@ -68,7 +71,10 @@ impl CallFormat {
         for (index, tool) in tools.iter().enumerate() {
             let place = format!("tool{index}");
             let reference = format!("#/$defs/{place}");
-            let mut parameters = tool.parameters.clone();
+            let mut parameters = match held || tool.strict {
+                true => tool.parameters.clone(),
+                false => json!({"type": "object"}),
+            };
             rebase(&mut parameters, &reference);
             definitions.insert(place, parameters);
             calls.push(json!({
@@ -80,7 +86,8 @@ impl CallFormat {
         }
         match self {
             Self::Listed => json!({
-                "$defs": definitions, "type": "array", "items": {"anyOf": calls}, "minItems": 1, "maxItems": 1,
+                "$defs": definitions, "type": "array", "items": {"anyOf": calls}, "minItems": 1,
+                "maxItems": if held { 1 } else { MAX_LISTED },
             }),
             _ => json!({"$defs": definitions, "anyOf": calls}),
         }
@@ -186,6 +193,11 @@ impl CallFilter {
     /// Bytes that were pushed and not passed.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// What has come of a call that is not whole.
+    pub(crate) fn begun(&self) -> Option<&str> {
+        (self.state == State::Call).then_some(self.held.as_str())
     }
 
     pub(crate) fn has_called(&self) -> bool {

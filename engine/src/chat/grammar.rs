@@ -120,6 +120,17 @@ impl Grammar {
         }
     }
 
+    /// At its beginning, or behind the token with which the text began; `None` if it is too late.
+    pub(crate) fn joined(&self, begun: &str, token: u32, bytes: &[u8]) -> Option<Self> {
+        let mut grammar = self.again();
+        if begun.trim().is_empty() {
+            return Some(grammar);
+        }
+        let taken = begun.as_bytes() == bytes
+            && grammar.matcher.try_consume_tokens(&[token]).ok() == Some(1);
+        taken.then_some(grammar)
+    }
+
     /// Finds out which tokens may come next. Where that fails, [`Self::restrict`] does.
     pub(crate) fn look_ahead(&mut self) {
         if self.mask.is_none() {

@@ -1,9 +1,9 @@
 //! What an answer is held to: a format, or calls of tools.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    Chat,
+    CallGrammar, Chat,
     calls::{CallFilter, CallFormat},
     grammar::{Grammar, Grammars},
 };
@@ -14,17 +14,40 @@ impl Chat {
     /// The schema is refused, or nothing holds this model's answers to one.
     pub(super) fn grammar(&self, request: &ChatRequest) -> Result<Option<Grammar>, EngineError> {
         let (field, schema) = match (&request.format, self.forced(request)) {
-            (_, Some((format, tools))) => ("tools", format.schema(&tools)),
+            (_, Some((format, tools))) => ("tools", format.schema(&tools, true)),
             (Format::Text, None) => return Ok(None),
             (Format::JsonObject, None) => ("response_format", json!({"type": "object"})),
             (Format::JsonSchema(schema), None) => ("response_format", schema.clone()),
         };
+        self.compile(field, schema).map(Some)
+    }
+
+    /// For calls that the model decides on, if any tool is strict.
+    ///
+    /// # Errors
+    /// As [`Self::grammar`].
+    pub(super) fn call_grammar(
+        &self,
+        request: &ChatRequest,
+    ) -> Result<Option<CallGrammar>, EngineError> {
+        let tools: Vec<_> = request.shown_tools().iter().collect();
+        let strict = tools.iter().any(|tool| tool.strict) && self.forced(request).is_none();
+        let Some(format) = self.template.calls.filter(|_| strict) else {
+            return Ok(None);
+        };
+        Ok(Some(CallGrammar {
+            grammar: self.compile("tools", format.schema(&tools, false))?,
+            ends_answer: format != CallFormat::Tagged,
+        }))
+    }
+
+    fn compile(&self, field: &'static str, schema: Value) -> Result<Grammar, EngineError> {
         let grammars = self.grammars.get_or_init(|| {
             let bytes = self.vocabulary.token_bytes()?;
             Grammars::new(bytes, &self.settings.end, &self.options)
         });
         let grammars = grammars.as_ref().ok_or(EngineError::Unsupported(field))?;
-        grammars.compile(field, schema).map(Some)
+        grammars.compile(field, schema)
     }
 
     /// The beginning of a call that the model must make.

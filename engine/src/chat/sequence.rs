@@ -14,6 +14,13 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
+/// Holds the calls that a model makes by itself to the schemas of strict tools.
+pub(crate) struct CallGrammar {
+    pub(crate) grammar: Grammar,
+    /// Nothing comes after a call in this format.
+    pub(crate) ends_answer: bool,
+}
+
 /// One choice of a checked request, ready to run.
 pub(crate) struct ChatJob {
     pub(crate) prompt: Arc<Zeroizing<Vec<u32>>>,
@@ -23,11 +30,24 @@ pub(crate) struct ChatJob {
     pub(crate) logprobs: Option<u8>,
     /// What the answer must be.
     pub(crate) grammar: Option<Grammar>,
+    /// What a call must be that the model begins by itself.
+    pub(crate) calls: Option<CallGrammar>,
+    /// The call that has begun was looked at.
+    pub(crate) in_call: bool,
     /// Who asks: callers share the model evenly, and none has use of what another's prompt left behind.
     pub(crate) caller: Arc<str>,
     /// Nobody waits longer.
     pub(crate) deadline: Instant,
     pub(crate) answer: Answer,
+}
+
+impl CallGrammar {
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            grammar: self.grammar.again(),
+            ends_answer: self.ends_answer,
+        }
+    }
 }
 
 impl ChatJob {
@@ -225,11 +245,26 @@ impl Sequence {
         if job.answer.push(token, logprob, vocabulary)? {
             return Ok(Step::Done(FinishReason::Stop));
         }
-        if let Some(grammar) = &mut job.grammar
-            && grammar.advance(token)?
-        {
-            job.answer.finish();
-            return Ok(Step::Done(FinishReason::Stop));
+        if let Some(grammar) = &mut job.grammar {
+            if grammar.advance(token)? {
+                if job.calls.as_ref().is_none_or(|calls| calls.ends_answer) {
+                    job.answer.finish();
+                    return Ok(Step::Done(FinishReason::Stop));
+                }
+                job.grammar = None;
+                job.in_call = true;
+            }
+        } else if let Some(calls) = &job.calls {
+            match job.answer.call_begun() {
+                Some(begun) if !job.in_call => {
+                    job.grammar = calls
+                        .grammar
+                        .joined(begun, token, &vocabulary.bytes(token)?);
+                    job.in_call = true;
+                }
+                Some(_) => {}
+                None => job.in_call = false,
+            }
         }
         if self.tokens.len() - self.prompt == job.max_tokens {
             job.answer.finish();

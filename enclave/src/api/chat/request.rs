@@ -116,10 +116,9 @@ impl Fields {
         }
         let messages = self.messages.ok_or_else(|| ApiError::missing("messages"))?;
         let messages = conversation(messages, limits.max_messages)?;
-        let tool_choice = tool_choice(self.tool_choice)?;
         let chat = ChatRequest {
-            tools: tools(self.tools, &tool_choice)?,
-            tool_choice,
+            tools: tools(self.tools)?,
+            tool_choice: tool_choice(self.tool_choice)?,
             parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
             format: format(self.response_format)?,
             max_tokens: max_tokens(self.generation.max_tokens, self.max_completion_tokens)?,

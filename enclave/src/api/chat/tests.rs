@@ -732,7 +732,7 @@ fn what_is_wrong_with_a_tool_is_named() {
             "tools[0].function.name",
         ),
         (
-            function(json!({"name": "a", "strict": true})),
+            function(json!({"name": "a", "strict": "yes"})),
             "tools[0].function.strict",
         ),
     ] {
@@ -743,12 +743,15 @@ fn what_is_wrong_with_a_tool_is_named() {
         function(json!({"name": "a"}))
     ]);
     assert_eq!(refused(&with("tools", two)).2, "tools[1].function.name");
-    let mut forced = with(
+    let strict = ok(with(
         "tools",
-        json!([function(json!({"name": "a", "strict": true}))]),
-    );
-    forced["tool_choice"] = json!("required");
-    ok(forced);
+        json!([
+            function(json!({"name": "a", "strict": true})),
+            function(json!({"name": "b"}))
+        ]),
+    ));
+    let strict: Vec<_> = strict.chat.tools.0.iter().map(|tool| tool.strict).collect();
+    assert_eq!(strict, [true, false]);
     for arguments in ["", "[]", "{", "5", "{} {}"] {
         let messages = json!([{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": arguments}}]}]);
         assert_eq!(

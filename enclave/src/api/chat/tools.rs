@@ -9,16 +9,15 @@ use crate::api::json::Json;
 /// OpenAI's own limit.
 const MAX_NAME: usize = 64;
 
-pub(crate) fn tools(tools: Option<Json>, choice: &ToolChoice) -> Result<Tools, ApiError> {
+pub(crate) fn tools(tools: Option<Json>) -> Result<Tools, ApiError> {
     let tools = match tools.map(|tools| tools.0) {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(tools)) => tools,
         Some(_) => return Err(ApiError::invalid("tools", "`tools` is a list")),
     };
-    let forced = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
     let mut read: Vec<Tool> = Vec::new();
     for (index, definition) in tools.into_iter().enumerate() {
-        let tool = tool(index, definition, forced)?;
+        let tool = tool(index, definition)?;
         if read.iter().any(|other| other.name == tool.name) {
             let field = format!("tools[{index}].function.name");
             let message = format!("`{field}` is the name of an earlier tool");
@@ -29,7 +28,7 @@ pub(crate) fn tools(tools: Option<Json>, choice: &ToolChoice) -> Result<Tools, A
     Ok(Tools(read))
 }
 
-fn tool(index: usize, definition: Value, forced: bool) -> Result<Tool, ApiError> {
+fn tool(index: usize, definition: Value) -> Result<Tool, ApiError> {
     let field = |name: &str| format!("tools[{index}]{name}");
     if definition.get("type").is_none_or(|kind| kind != "function") {
         return Err(ApiError::unsupported(field(".type")));
@@ -43,19 +42,25 @@ fn tool(index: usize, definition: Value, forced: bool) -> Result<Tool, ApiError>
         let message = format!("`{field}` has 1 to {MAX_NAME} letters, digits, `_` and `-`");
         return Err(ApiError::invalid(field, message));
     }
-    // Only a call that must come is held to its schema.
-    if !forced && of("strict").is_some_and(|strict| *strict == true) {
-        return Err(ApiError::unsupported(field(".function.strict")));
-    }
     let parameters = match of("parameters") {
         None | Some(Value::Null) => {
             json!({"type": "object", "properties": {}, "additionalProperties": false})
         }
         Some(schema) => schema.clone(),
     };
+    let strict = match of("strict") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(strict)) => *strict,
+        Some(_) => {
+            let field = field(".function.strict");
+            let message = format!("`{field}` is true or false");
+            return Err(ApiError::invalid(field, message));
+        }
+    };
     Ok(Tool {
         name: name.to_owned(),
         parameters,
+        strict,
         definition,
     })
 }

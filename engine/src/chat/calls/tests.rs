@@ -4,6 +4,7 @@ fn tool(name: &str) -> Tool {
     Tool {
         name: name.into(),
         parameters: json!({"type": "object"}),
+        strict: false,
         definition: json!({}),
     }
 }
@@ -168,7 +169,9 @@ fn references_inside_a_tools_schema_stay_inside() {
         "type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "self": {"$ref": "#"}},
         "$defs": {"node": {"type": "string"}},
     });
-    let schema = CallFormat::Tagged.schema(&[&tool("time"), &with_reference]);
+    let schema = CallFormat::Tagged.schema(&[&tool("time"), &with_reference], true);
+    let loose = CallFormat::Tagged.schema(&[&with_reference], false);
+    assert_eq!(loose["$defs"]["tool0"], json!({"type": "object"}));
     let properties = &schema["$defs"]["tool1"]["properties"];
     assert_eq!(properties["next"]["$ref"], "#/$defs/tool1/$defs/node");
     assert_eq!(properties["self"]["$ref"], "#/$defs/tool1");

@@ -21,6 +21,7 @@ fn weather() -> Tool {
         name: "weather".into(),
         definition: json!({"type": "function", "function": {"name": "weather", "parameters": parameters}}),
         parameters,
+        strict: false,
     }
 }
 
@@ -28,6 +29,7 @@ fn time() -> Tool {
     Tool {
         name: "time".into(),
         parameters: json!({"type": "object", "properties": {}, "additionalProperties": false}),
+        strict: false,
         definition: json!({"type": "function", "function": {"name": "time"}}),
     }
 }
@@ -251,4 +253,34 @@ fn tools_that_cannot_be_had_are_refused_by_name() {
         EngineError::Unsupported("tools")
     );
     assert!(engine.chat(with_tools(ToolChoice::None)).is_ok());
+}
+
+/// What the script wants to say is not what the schema allows: the sampler goes by the schema.
+#[test]
+fn a_strict_tool_is_called_with_arguments_that_fit() {
+    let strict = || {
+        let mut request = with_tools(ToolChoice::Auto);
+        request.tools.0[1].strict = true;
+        request
+    };
+    let wanted = r#"I look.<tool_call>{"name": "weather", "arguments": {"city": "Oslo", "days": 77}}</tool_call>"#;
+    let loose = says(wanted, with_tools(ToolChoice::Auto));
+    assert_eq!(loose.calls[0].1, r#"{"city":"Oslo","days":77}"#);
+    let held = says(wanted, strict());
+    assert!(held.text().starts_with("I look."), "{}", held.text());
+    assert_eq!(held.calls.len(), 1);
+    for (name, arguments) in &held.calls {
+        let arguments: Value = serde_json::from_str(arguments).unwrap();
+        assert_eq!(name, "weather");
+        assert_ne!(arguments["city"], "Oslo");
+    }
+    assert!(!held.text().contains("Oslo"));
+    // Text that calls nobody is as free as before.
+    let text = says("just text, and {braces}", strict());
+    assert_eq!(text.text(), "just text, and {braces}");
+    // Several calls, each held by itself.
+    let two = r#"<tool_call>{"name": "time", "arguments": {}}</tool_call><tool_call>{"name": "weather", "arguments": {"city": "Rome", "days": 3}}</tool_call>"#;
+    let calls = says(two, strict()).calls;
+    assert_eq!(calls.len(), 2);
+    assert_eq!(calls[1].1, r#"{"city":"Rome","days":3}"#);
 }
