@@ -7,12 +7,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use attestation::ModelIdentity;
-use engine::{ChatEvent, ChatRequest, Embeddings, Engine, EngineError, ModelKind, Stats, Text};
+use engine::{
+    ChatEvent, ChatRequest, Embeddings, Engine, EngineError, ModelKind, Ranking, Stats, Text,
+};
 use http::HeaderValue;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use crate::authz::{Chat, Embed, ModelFacts, Permit};
+use crate::authz::{Chat, Embed, ModelFacts, Permit, Rerank};
 
 /// One loaded model and what was measured about it.
 pub(crate) struct Model {
@@ -89,10 +91,28 @@ impl Model {
         &self,
         permit: Permit<Embed>,
         texts: Vec<Text>,
+        caller: Arc<str>,
     ) -> Result<Embeddings, EngineError> {
         self.require(permit.resource())?;
         let engine = self.engine.clone();
-        let queued = spawn_blocking(move || engine.embed(texts));
+        let queued = spawn_blocking(move || engine.embed(texts, caller));
+        queued.await.unwrap_or(Err(EngineError::Internal))?.await
+    }
+
+    /// Scores `documents` by how relevant they are for `query`; dropping the future cancels it.
+    ///
+    /// # Errors
+    /// As [`Model::chat`].
+    pub(crate) async fn rerank(
+        &self,
+        permit: Permit<Rerank>,
+        query: Text,
+        documents: Arc<[Text]>,
+        caller: Arc<str>,
+    ) -> Result<Ranking, EngineError> {
+        self.require(permit.resource())?;
+        let engine = self.engine.clone();
+        let queued = spawn_blocking(move || engine.rerank(&query, &documents, caller));
         queued.await.unwrap_or(Err(EngineError::Internal))?.await
     }
 
@@ -117,6 +137,7 @@ impl EngineFacts<'_> {
         match self.0.kind() {
             ModelKind::Chat => "chat",
             ModelKind::Embedding => "embedding",
+            ModelKind::Rerank => "rerank",
         }
     }
 

@@ -36,7 +36,11 @@ pub(super) async fn embed(
         .map_err(|denied| app.denied(denied))?;
     dimensions(&request, model.engine().dimensions())?;
     let embeddings = model
-        .embed(permit, request.input)
+        .embed(
+            permit,
+            request.input,
+            connection.caller.id.to_string().into(),
+        )
         .await
         .map_err(|error| ApiError::model(model, &error, "input"))?;
     let response = respond(&app.answers, model.name(), &embeddings, request.encoding)?;
