@@ -30,6 +30,7 @@ mod embeddings;
 mod error;
 mod models_route;
 mod object;
+mod rerank;
 #[cfg(test)]
 mod tests;
 
@@ -63,6 +64,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/models", only_get(models_route::list))
         .route("/v1/models/{id}", only_get(models_route::one))
         .route("/v1/embeddings", only_post(embeddings::embed))
+        .route("/v1/rerank", only_post(rerank::rerank))
         .route("/v1/chat/completions", only_post(chat::chat))
         .fallback(async || ApiError::unknown_path())
         // Inside the observation, so that a refusal is counted; outside the routes, so that nothing is free.
@@ -130,6 +132,7 @@ fn route_label(path: &str) -> &'static str {
         "/v1/attestation" => "attestation",
         "/v1/models" => "models",
         "/v1/embeddings" => "embeddings",
+        "/v1/rerank" => "rerank",
         "/v1/chat/completions" => "chat",
         _ if path.starts_with("/v1/models/") => "model",
         _ => "unknown",
