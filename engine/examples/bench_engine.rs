@@ -16,20 +16,14 @@
     reason = "a benchmark stops at the first surprise and prints what it found"
 )]
 
-use std::{
-    hint::black_box,
-    io::BufRead,
-    path::Path,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, io::BufRead, path::Path, sync::Arc, thread, time::Duration};
 
 use engine::{
     ChatEvent, ChatRequest, DirFiles, Engine, EngineOptions, Message, Quantize, Role, Text,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
+use tokio::time::Instant;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();

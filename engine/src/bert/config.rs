@@ -236,3 +236,6 @@ fn rotations(
     });
     each.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,51 @@ fn reads_half_precision_and_prefixed_weights() {
 }
 
 #[test]
+fn quantized_weights_give_nearly_the_same_vectors() {
+    let full = embed(&bert_files().load(options()).unwrap(), &["some text"]);
+    let quantized = EngineOptions {
+        quantize: Some(crate::Quantize::Q8_0),
+        ..options()
+    };
+    let quantized = bert_files().load(quantized).unwrap();
+    let found = embed(&quantized, &["some text"]);
+    assert_ne!(full.vectors, found.vectors);
+    let pairs = full.vectors[0].iter().zip(&found.vectors[0]);
+    let cosine: f32 = pairs.map(|(a, b)| a * b).sum();
+    assert!(cosine > 0.999, "{cosine}");
+}
+
+#[test]
+fn a_head_with_more_than_one_label_is_refused() {
+    let head = |labels: serde_json::Value| {
+        let files = bert_files()
+            .configured("architectures", json!(["BertForSequenceClassification"]))
+            .configured("id2label", labels);
+        files.load(options()).err().unwrap().to_string()
+    };
+    for labels in [json!({"0": "A", "1": "B"}), json!({}), json!(null)] {
+        let error = head(labels);
+        assert!(
+            error.starts_with("config.json: field id2label: "),
+            "{error}"
+        );
+    }
+    // One label, and no head beside the encoder.
+    let error = head(json!({"0": "A"}));
+    assert_eq!(
+        error,
+        "tensor bert.pooler.dense.bias: missing from the weights"
+    );
+}
+
+#[test]
+fn a_model_that_embeds_does_not_rank() {
+    let engine = bert_files().load(options()).unwrap();
+    let ranked = engine.rerank(&Text::new("a".into()), &texts(&["b"]), Arc::default());
+    assert_eq!(ranked.err().unwrap(), EngineError::WrongKind);
+}
+
+#[test]
 fn pooling_follows_its_file_or_is_refused() {
     let load = |pooling: serde_json::Value| {
         bert_files()

@@ -38,7 +38,8 @@ fn erf(x: f64) -> f64 {
 #[test]
 fn activations_are_what_their_formulas_say() {
     let values: Vec<f32> = grid().filter(|x| x.abs() < 5.0).collect();
-    let exact: [(Activation, fn(f64) -> f64); 5] = [
+    type Formula = fn(f64) -> f64;
+    let exact: [(Activation, Formula); 5] = [
         (Activation::Gelu, |x| 0.5 * x * (1.0 + erf(x / 2f64.sqrt()))),
         (Activation::GeluTanh, |x| {
             let root = (2.0 / std::f64::consts::PI).sqrt();
