@@ -122,6 +122,78 @@ async fn a_prompt_goes_from_the_gateway_to_the_model_and_back() {
     stack.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_are_ranked_by_the_model_made_for_it_and_by_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = models::both(dir.path());
+    let name = "tiny-cross-encoder";
+    all.push(Model {
+        name: name.to_owned(),
+        dir: models::cross_encoder(&dir.path().join(name)),
+    });
+    let stack = Stack::start(tests::options(all)).await.unwrap();
+    let documents = [
+        "a man is eating",
+        "sun and moon",
+        "who can see the prompt ?",
+    ];
+    let mut request = json!({"model": name, "query": "the sun", "documents": documents});
+    let (status, whole) = json_of(&stack, "/v1/rerank", &request).await;
+    assert_eq!(status, 200, "{whole}");
+    let results = whole["results"].as_array().unwrap();
+    let score = |result: &Value| result["relevance_score"].as_f64().unwrap();
+    assert_eq!(results.len(), 3);
+    assert!(
+        results
+            .windows(2)
+            .all(|pair| score(&pair[0]) > score(&pair[1])),
+        "{whole}"
+    );
+    assert!(
+        results
+            .iter()
+            .all(|each| (0.0..=1.0).contains(&score(each)))
+    );
+
+    // The same pair alone, and what the model itself says of it.
+    let best = usize::try_from(results[0]["index"].as_u64().unwrap()).unwrap();
+    request["documents"] = json!([{"text": documents[best]}]);
+    request["raw_scores"] = json!(true);
+    request["return_documents"] = json!(true);
+    let (_, alone) = json_of(&stack, "/v1/rerank", &request).await;
+    let raw = score(&alone["results"][0]);
+    assert!(
+        (1.0 / (1.0 + (-raw).exp()) - score(&results[0])).abs() < 1e-5,
+        "{alone}"
+    );
+    assert_eq!(alone["results"][0]["document"]["text"], documents[best]);
+
+    let wrong = [
+        (
+            "/v1/rerank",
+            json!({"model": models::EMBED, "query": "a", "documents": ["b"]}),
+        ),
+        (
+            "/v1/rerank",
+            json!({"model": models::CHAT, "query": "a", "documents": ["b"]}),
+        ),
+        ("/v1/embeddings", json!({"model": name, "input": "a"})),
+        (
+            "/v1/chat/completions",
+            json!({"model": name, "messages": [{"role": "user", "content": "a"}]}),
+        ),
+    ];
+    for (path, body) in wrong {
+        let (status, refused) = json_of(&stack, path, &body).await;
+        assert_eq!(
+            (status, &refused["error"]["param"]),
+            (400, &json!("model")),
+            "{path} {body}"
+        );
+    }
+    stack.stop().await;
+}
+
 /// Greedy tokens of the same weights, sealed as safetensors and as one GGUF file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_gguf_file_says_what_its_safetensors_say() {

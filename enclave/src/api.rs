@@ -34,6 +34,7 @@ mod inputs;
 mod json;
 mod models_route;
 mod object;
+mod rerank;
 mod server_sent;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/models", only_get(models_route::list))
         .route("/v1/models/{id}", only_get(models_route::one))
         .route("/v1/embeddings", only_post(embeddings::embed))
+        .route("/v1/rerank", only_post(rerank::rerank))
         .route("/v1/chat/completions", only_post(chat::chat))
         .route("/v1/completions", only_post(completions::complete))
         .route("/v1/tokenize", only_post(tokenize::tokenize))
@@ -139,6 +141,7 @@ fn route_label(path: &str) -> &'static str {
         "/v1/attestation" => "attestation",
         "/v1/models" => "models",
         "/v1/embeddings" => "embeddings",
+        "/v1/rerank" => "rerank",
         "/v1/chat/completions" => "chat",
         "/v1/completions" => "completions",
         "/v1/tokenize" => "tokenize",

@@ -61,6 +61,8 @@ actions! {
     Chat = "chat";
     /// Embed text.
     Embed = "embed";
+    /// Score documents for a query.
+    Rerank = "rerank";
     /// See that a model is there.
     List = "models";
     /// Ask for evidence.
@@ -84,7 +86,7 @@ impl<A> Permit<A> {
 #[derive(Clone, Copy)]
 pub struct ModelFacts<'a> {
     pub name: &'a str,
-    /// "chat" or "embedding".
+    /// "chat", "embedding" or "rerank".
     pub kind: &'static str,
     pub epoch: u64,
 }
@@ -175,6 +177,27 @@ impl Authorization {
             caller,
             model,
             [("inputs".to_owned(), RestrictedExpression::new_long(inputs))],
+        )
+    }
+
+    /// May `caller` have `model` score `documents` texts?
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn rerank(
+        &self,
+        caller: &SpiffeId,
+        model: ModelFacts<'_>,
+        documents: usize,
+    ) -> Result<Permit<Rerank>, Denied> {
+        let documents = i64::try_from(documents).unwrap_or(i64::MAX);
+        self.on_model(
+            caller,
+            model,
+            [(
+                "documents".to_owned(),
+                RestrictedExpression::new_long(documents),
+            )],
         )
     }
 

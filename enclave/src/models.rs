@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use attestation::ModelIdentity;
 use engine::{
-    ChatEvent, ChatRequest, Embeddings, Engine, EngineError, Input, ModelKind, Stats, Text,
+    ChatEvent, ChatRequest, Embeddings, Engine, EngineError, Input, ModelKind, Ranking, Stats, Text,
 };
 use http::HeaderValue;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use crate::authz::{Chat, Embed, ModelFacts, Permit};
+use crate::authz::{Chat, Embed, ModelFacts, Permit, Rerank};
 
 /// One loaded model and what was measured about it.
 pub(crate) struct Model {
@@ -92,6 +92,7 @@ impl Model {
         &self,
         permit: Permit<Embed>,
         inputs: Vec<Input>,
+        caller: Arc<str>,
     ) -> Result<Embeddings, EngineError> {
         self.require(permit.resource())?;
         let engine = self.engine.clone();
@@ -104,11 +105,11 @@ impl Model {
             }
         }
         if tokens.is_empty() {
-            let queued = spawn_blocking(move || engine.embed(texts));
+            let queued = spawn_blocking(move || engine.embed(texts, caller));
             return queued.await.unwrap_or(Err(EngineError::Internal))?.await;
         }
         match texts.is_empty() {
-            true => engine.embed_tokens(tokens)?.await,
+            true => engine.embed_tokens(tokens, caller)?.await,
             false => Err(EngineError::Invalid("texts and token ids in one request")),
         }
     }
@@ -144,6 +145,23 @@ impl Model {
         spawn_blocking(move || engine.detokenize(&tokens))
             .await
             .unwrap_or(Err(EngineError::Internal))
+    }
+
+    /// Scores `documents` by how relevant they are for `query`; dropping the future cancels it.
+    ///
+    /// # Errors
+    /// As [`Model::chat`].
+    pub(crate) async fn rerank(
+        &self,
+        permit: Permit<Rerank>,
+        query: Text,
+        documents: Arc<[Text]>,
+        caller: Arc<str>,
+    ) -> Result<Ranking, EngineError> {
+        self.require(permit.resource())?;
+        let engine = self.engine.clone();
+        let queued = spawn_blocking(move || engine.rerank(&query, &documents, caller));
+        queued.await.unwrap_or(Err(EngineError::Internal))?.await
     }
 
     fn require(&self, permitted: &str) -> Result<(), EngineError> {
@@ -182,6 +200,7 @@ impl EngineFacts<'_> {
         match self.0.kind() {
             ModelKind::Chat => "chat",
             ModelKind::Embedding => "embedding",
+            ModelKind::Rerank => "rerank",
         }
     }
 

@@ -44,7 +44,9 @@ fn embed(criterion: &mut Criterion) {
         group.bench_function(format!("batch_{texts}"), |bencher| {
             bencher.iter(|| {
                 let inputs = (0..texts).map(|_| Text::new(text.clone())).collect();
-                let embeddings = runtime.block_on(engine.embed(inputs).unwrap()).unwrap();
+                let embeddings = runtime
+                    .block_on(engine.embed(inputs, Arc::default()).unwrap())
+                    .unwrap();
                 assert_eq!(u64::from(embeddings.prompt_tokens), 128 * texts);
                 black_box(embeddings.vectors)
             });

@@ -3,7 +3,10 @@
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::kv::{Held, KvLayer};
+use crate::{
+    kv::{Held, KvLayer},
+    rows::with_widest_vectors,
+};
 
 /// How a layer attends.
 #[derive(Clone, Copy, Debug)]
@@ -91,15 +94,6 @@ fn one(
         .map_or(0, |window| held.tokens.saturating_sub(window));
     with_widest_vectors(|| weigh(&blocks, heads, held.tokens, first, query, out));
     Ok(())
-}
-
-/// Compiled twice: for any processor, and for one with AVX2.
-pub(crate) fn with_widest_vectors(work: impl FnOnce()) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = pulp::x86::V3::try_new() {
-        return pulp::Simd::vectorize(avx2, work);
-    }
-    work();
 }
 
 #[inline(always)]

@@ -9,13 +9,15 @@ use zeroize::Zeroizing;
 
 use crate::{
     ChatEvent, ChatRequest, Embeddings, EngineError, EngineOptions, Health, LoadError, ModelFiles,
-    Stats, Text, chat::Chat, embedding::Embedding, load, shared::Shared,
+    Ranking, Stats, Text, chat::Chat, embedding::Embedding, load, shared::Shared,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelKind {
     Chat,
     Embedding,
+    /// Scores pairs of texts.
+    Rerank,
 }
 
 /// A loaded model and the thread that runs it. Clones are handles to the same thread; when the last one is dropped, the
@@ -49,11 +51,14 @@ impl Engine {
     pub fn kind(&self) -> ModelKind {
         match &self.0.side {
             Side::Chat(_) => ModelKind::Chat,
-            Side::Embedding(_) => ModelKind::Embedding,
+            Side::Embedding(embedding) => match embedding.dimensions {
+                Some(_) => ModelKind::Embedding,
+                None => ModelKind::Rerank,
+            },
         }
     }
 
-    /// Tokens of prompt and answer together, or of one input to embed.
+    /// Tokens of prompt and answer together, of one input to embed, or of a query and a document.
     pub fn context_length(&self) -> usize {
         match &self.0.side {
             Side::Chat(chat) => chat.settings.context,
@@ -61,11 +66,11 @@ impl Engine {
         }
     }
 
-    /// Length of an embedding; `None` for a chat model.
+    /// Length of an embedding; `None` for other models.
     pub fn dimensions(&self) -> Option<usize> {
         match &self.0.side {
             Side::Chat(_) => None,
-            Side::Embedding(embedding) => Some(embedding.dimensions),
+            Side::Embedding(embedding) => embedding.dimensions,
         }
     }
 
@@ -82,18 +87,36 @@ impl Engine {
         }
     }
 
-    /// Queues texts to embed; the tokenizer runs here, on the caller's thread. Dropping the future cancels before the next
-    /// batch.
+    /// Queues texts to embed; the tokenizer runs here, on the caller's thread. `caller` is who asks: callers share the model evenly.
+    /// Dropping the future cancels before the next pass.
     ///
     /// # Errors
     /// Whatever is known before the model runs; later failures come out of the future.
     pub fn embed(
         &self,
         inputs: Vec<Text>,
+        caller: Arc<str>,
     ) -> Result<impl Future<Output = Result<Embeddings, EngineError>> + Send + use<>, EngineError>
     {
         match &self.0.side {
-            Side::Embedding(embedding) => embedding.start(inputs),
+            Side::Embedding(embedding) => embedding.embed(&inputs, caller),
+            Side::Chat(_) => Err(EngineError::WrongKind),
+        }
+    }
+
+    /// Queues documents to be scored by how relevant they are for `query`. Otherwise like [`Engine::embed`].
+    ///
+    /// # Errors
+    /// As [`Engine::embed`].
+    pub fn rerank(
+        &self,
+        query: &Text,
+        documents: &[Text],
+        caller: Arc<str>,
+    ) -> Result<impl Future<Output = Result<Ranking, EngineError>> + Send + use<>, EngineError>
+    {
+        match &self.0.side {
+            Side::Embedding(embedding) => embedding.rank(query, documents, caller),
             Side::Chat(_) => Err(EngineError::WrongKind),
         }
     }
@@ -105,10 +128,11 @@ impl Engine {
     pub fn embed_tokens(
         &self,
         inputs: Vec<Zeroizing<Vec<u32>>>,
+        caller: Arc<str>,
     ) -> Result<impl Future<Output = Result<Embeddings, EngineError>> + Send + use<>, EngineError>
     {
         match &self.0.side {
-            Side::Embedding(embedding) => embedding.start_tokens(inputs),
+            Side::Embedding(embedding) => embedding.embed_tokens(inputs, caller),
             Side::Chat(_) => Err(EngineError::WrongKind),
         }
     }

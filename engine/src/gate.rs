@@ -113,12 +113,6 @@ impl<T> Place<T> {
 }
 
 impl<T: Job> Inbox<T> {
-    /// Blocks until there is a job; `None` once the gate is closed and all that was let in is out.
-    pub(crate) fn next(&mut self) -> Option<T> {
-        self.wait();
-        self.pick(|_| 0, |_| true)
-    }
-
     /// Blocks until there is a job; false once the gate is closed and all that was let in is out.
     pub(crate) fn wait(&mut self) -> bool {
         if self.waiting.is_empty() {

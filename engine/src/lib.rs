@@ -8,7 +8,7 @@
 //! - `llama` and `bert` are the families, `weights` reads safetensors and GGUF tensor by tensor into their only plaintext copy.
 //! - `ggml` puts a GGUF file into the words of a Hugging Face directory; `linear` is where products with weights are made.
 //! - `scheduler` decides what runs in each step, `kv` keeps keys and values in blocks, `attention` reads them.
-//! - `chat` turns a request into tokens and tokens into text; `embedding` plans batches.
+//! - `chat` turns a request into tokens and tokens into text; `embedding` does so for encoders, and shares their passes.
 //!
 //! Text that came from a user is a [`Text`]: never logged, never part of an error.
 
@@ -31,6 +31,7 @@ mod llama;
 mod load;
 mod options;
 mod request;
+mod rows;
 mod scheduler;
 mod shared;
 mod text;
@@ -46,7 +47,7 @@ pub use error::{EngineError, LoadError};
 pub use files::{DirFiles, ModelFiles};
 pub use options::{Clock, EngineOptions, Quantize};
 pub use request::{
-    ChatEvent, ChatRequest, Embeddings, FinishReason, Format, Input, Message, Piece, Role,
+    ChatEvent, ChatRequest, Embeddings, FinishReason, Format, Input, Message, Piece, Ranking, Role,
     TokenChance, TokenLogprob, Usage,
 };
 pub use shared::{Health, Stats};

@@ -7,7 +7,7 @@ use candle_core::{
     quantized::{GgmlDType, QStorage, QTensor},
 };
 
-use crate::{LoadError, weights::Weights};
+use crate::{LoadError, rows, weights::Weights};
 
 /// A matrix of weights, `[outputs, inputs]`. Clones share it.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ fn joined(
 /// `x · Wᵀ + b` over a matrix of rows.
 pub(crate) struct Linear {
     weight: Matrix,
-    bias: Option<Tensor>,
+    bias: Option<Vec<f32>>,
 }
 
 impl Linear {
@@ -95,7 +95,7 @@ impl Linear {
         bias: bool,
     ) -> std::result::Result<Self, LoadError> {
         let bias = bias
-            .then(|| weights.get(&format!("{name}.bias"), &[outputs]))
+            .then(|| weights.vector(&format!("{name}.bias"), outputs))
             .transpose()?;
         Ok(Self {
             weight: weights.matrix(&format!("{name}.weight"), outputs, inputs)?,
@@ -110,9 +110,9 @@ impl Linear {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let product = self.weight.product(x)?;
-        match &self.bias {
-            Some(bias) => product.broadcast_add(bias),
-            None => Ok(product),
+        if let Some(bias) = &self.bias {
+            rows::add(&product, bias)?;
         }
+        Ok(product)
     }
 }

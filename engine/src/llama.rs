@@ -22,12 +22,12 @@ use crate::{
 };
 use attention::Attention;
 pub(crate) use config::{
-    Config, LayerKind, MAX_CONTEXT, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE, MAX_LAYERS,
-    MAX_VOCABULARY,
+    Config, LayerKind, MAX_CONTEXT, MAX_HEAD_DIM, MAX_HEADS, MAX_HIDDEN, MAX_INTERMEDIATE,
+    MAX_LAYERS, MAX_THETA, MAX_VOCABULARY, narrow,
 };
 use family::Activation;
 pub(crate) use family::Family;
-use rope::Rope;
+pub(crate) use rope::{Angles, Rope, Rotation, Scaling};
 
 pub(crate) struct Llama {
     embedding: Matrix,

@@ -6,10 +6,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     EngineOptions, LoadError, ModelFiles,
-    bert::Bert,
+    bert::{Bert, Family},
     chat::{Chat, ChatSettings, ChatTemplate, TOKENIZER_CONFIG},
     decoder::{Decoder, Row},
-    embedding::{Batch, Embedding, Encoder},
+    embedding::{Batch, EmbedWorker, Embedding, Encoder, Input},
     engine::{Engine, Side},
     fields::Fields,
     gate,
@@ -21,7 +21,7 @@ use crate::{
     turns::Turns,
     vocabulary::Vocabulary,
     weights::Weights,
-    worker::{self, EmbedWorker},
+    worker,
 };
 
 const CONFIG: &str = "config.json";
@@ -46,9 +46,11 @@ pub(crate) fn load(
     }
     let config = Fields::read(files.as_ref(), CONFIG)?;
     match config.text("model_type")? {
-        Some("bert") => load_bert(files, &config, options, pool),
+        Some(model_type) => match Family::of(model_type) {
+            Some(family) => load_bert(family, files, &config, options, pool),
+            None => load_llama(files, &config, None, options, pool),
+        },
         None => Err(config.error("model_type", "missing")),
-        Some(_) => load_llama(files, &config, None, options, pool),
     }
 }
 
@@ -143,24 +145,30 @@ pub(crate) fn start_chat<D: Decoder + 'static>(
 }
 
 fn load_bert(
+    family: Family,
     files: Arc<dyn ModelFiles>,
     fields: &Fields<'_>,
     options: EngineOptions,
     pool: ThreadPool,
 ) -> Result<Engine, LoadError> {
-    if options.quantize.is_some() {
-        return Err(LoadError::Option {
-            field: "quantize",
-            problem: "is for chat models; leave it out for this one",
-        });
-    }
     let weights = Weights::open(Arc::clone(&files))?;
+    if let Some(to) = options.quantize {
+        weights.quantize(to);
+    }
     weights.fit(0, options.max_weight_bytes)?;
-    let encoder = pool.install(|| Bert::load(files.as_ref(), fields, &weights))?;
+    tracing::info!(
+        weight_bytes = weights.resident_bytes(),
+        kv_bytes = 0u64,
+        "memory planned"
+    );
+    let encoder = pool.install(|| Bert::load(family, files.as_ref(), fields, &weights))?;
     let vocabulary = Arc::new(Vocabulary::read(files.as_ref(), None, encoder.vocabulary)?);
+    let input = Input {
+        tokens: vec![0, 0].into(),
+        second: None,
+    };
     let warm = Batch {
-        inputs: vec![&[0]],
-        places: vec![0],
+        inputs: vec![&input],
     };
     let vectors = pool
         .install(|| encoder.encode(&warm))
@@ -169,7 +177,7 @@ fn load_bert(
         return Err(LoadError::NotFinite);
     }
     tracing::info!(
-        family = "bert",
+        family = fields.text("model_type")?.unwrap_or_default(),
         tensors = weights.tensor_count(),
         threads = options.threads,
         "model loaded"
@@ -180,16 +188,18 @@ fn load_bert(
     let embedding = Embedding {
         queue,
         vocabulary,
-        dimensions: encoder.dimensions,
+        dimensions: (!encoder.ranks()).then_some(encoder.dimensions),
+        marks_pairs: encoder.marks_pairs,
         max_input_tokens: encoder.max_input_tokens,
         turns: Turns::new(options.threads),
         options,
     };
-    let worker = EmbedWorker {
+    let worker = EmbedWorker::new(
         encoder,
-        batch_tokens: embedding.options.batch_tokens,
-        shared: Arc::clone(&shared),
-    };
+        embedding.options.batch_tokens,
+        embedding.options.max_sequences,
+        Arc::clone(&shared),
+    );
     worker::spawn(pool, Arc::clone(&shared), move || worker.run(jobs))?;
     Ok(Engine::new(Side::Embedding(Box::new(embedding)), shared))
 }

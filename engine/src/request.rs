@@ -217,3 +217,11 @@ pub struct Embeddings {
     /// Tokens of all inputs, with the special tokens of the tokenizer.
     pub prompt_tokens: u32,
 }
+
+/// How relevant each document is for the query, in the order of the documents.
+pub struct Ranking {
+    /// What the model says, any number; the logistic function of it is between 0 and 1.
+    pub scores: Vec<f32>,
+    /// Tokens of all pairs of query and document, with the special tokens of the tokenizer.
+    pub prompt_tokens: u32,
+}

@@ -107,6 +107,22 @@ impl Vocabulary {
         .map_err(|_text_inside| EngineError::Invalid("the tokenizer cannot encode the text"))
     }
 
+    /// Two texts as one input, and where the second begins if the tokenizer says so.
+    pub(crate) fn encode_pair(
+        &self,
+        first: &str,
+        second: &str,
+    ) -> Result<(Zeroizing<Vec<u32>>, Option<usize>), EngineError> {
+        let encoding = catch_unwind(AssertUnwindSafe(|| {
+            self.tokenizer.encode_fast((first, second), true)
+        }))
+        .map_err(|_panic| EngineError::Internal)?
+        .map_err(|_text_inside| EngineError::Invalid("the tokenizer cannot encode the text"))?;
+        let types = encoding.get_type_ids();
+        let begins = types.iter().position(|part| *part != 0);
+        Ok((Zeroizing::new(encoding.get_ids().to_vec()), begins))
+    }
+
     /// Special tokens are left out; what is not valid UTF-8 becomes U+FFFD.
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<Zeroizing<String>, EngineError> {
         self.tokenizer

@@ -15,12 +15,10 @@ mod widen;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
-use rayon::prelude::*;
+use candle_core::{Device, Tensor};
 
 use crate::{LoadError, ModelFiles, Quantize, linear::Matrix, turns::Turns};
 pub(crate) use header::{Dtype, Entry, RowOrder};
@@ -36,10 +34,6 @@ pub(crate) struct Weights {
     buffers: Turns,
     /// Those of them that nobody uses, kept: given back, the allocator would put tensors into their places and keep the rest.
     spare: Mutex<Vec<Vec<u32>>>,
-    /// What [`Weights::preload`] has read and nobody has taken yet.
-    ready: Mutex<HashMap<String, Tensor>>,
-    /// candle's loaders can only say "error"; the first real reason is kept here.
-    failure: Mutex<Option<LoadError>>,
 }
 
 impl Weights {
@@ -61,8 +55,6 @@ impl Weights {
             quantizing: Turns::new(quantize::AT_ONCE),
             buffers: Turns::new(blocks::BUFFERS),
             spare: Mutex::default(),
-            ready: Mutex::default(),
-            failure: Mutex::new(None),
         })
     }
 
@@ -112,60 +104,20 @@ impl Weights {
         }
     }
 
+    /// A tensor of one dimension and exactly this length, as f32.
+    pub(crate) fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, LoadError> {
+        let tensor = self.get(name, &[length])?;
+        tensor.to_vec1().map_err(LoadError::Compute)
+    }
+
     /// A tensor of exactly this shape, as f32.
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        let entry = self.entry(name, shape)?;
-        let ready = self.ready().remove(name);
-        match ready {
-            Some(tensor) => Ok(tensor),
-            None => self.read(name, entry),
-        }
-    }
-
-    /// Reads all tensors whose names begin so, several at a time: candle's own models ask for one after the other. What they
-    /// do not ask for is let go with [`Weights::forget`].
-    pub(crate) fn preload(&self, prefixes: &[&str]) -> Result<(), LoadError> {
-        let mut wanted: Vec<_> = self
-            .tensors
-            .iter()
-            .filter(|(name, entry)| {
-                entry.dtype.is_dense() && prefixes.iter().any(|p| name.starts_with(p))
-            })
-            .collect();
-        // Neighbours share a segment of a sealed file, which is then opened once.
-        wanted.sort_by_key(|(_, entry)| (&entry.file, entry.offset));
-        wanted.into_par_iter().try_for_each(|(name, entry)| {
-            let tensor = self.read(name, entry)?;
-            self.ready().insert(name.clone(), tensor);
-            Ok(())
-        })
-    }
-
-    pub(crate) fn forget(&self) {
-        self.ready().clear();
-    }
-
-    fn ready(&self) -> MutexGuard<'_, HashMap<String, Tensor>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+        self.read(name, self.entry(name, shape)?)
     }
 
     fn read(&self, name: &str, entry: &Entry) -> Result<Tensor, LoadError> {
         let values = self.fill(name, entry)?;
         Tensor::from_vec(values, entry.shape.as_slice(), &Device::Cpu).map_err(LoadError::Compute)
-    }
-
-    /// For candle's own models. What they report as an error is explained by [`Weights::failure`].
-    pub(crate) fn var_builder(self: &Arc<Self>) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(Backend(Arc::clone(self))), DType::F32, Device::Cpu)
-    }
-
-    pub(crate) fn failure(&self, error: candle_core::Error) -> LoadError {
-        let kept = self
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        kept.unwrap_or(LoadError::Compute(error))
     }
 
     fn fill(&self, name: &str, entry: &Entry) -> Result<Vec<f32>, LoadError> {
@@ -210,56 +162,6 @@ const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_K or Q6_K";
 
 // Both formats of weights are little-endian, and their bytes are read into numbers as they lie.
 const _: () = assert!(cfg!(target_endian = "little"));
-
-/// candle's view of [`Weights`].
-struct Backend(Arc<Weights>);
-
-impl Backend {
-    fn keep(&self, error: LoadError) -> candle_core::Error {
-        let text = error.to_string();
-        self.0
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
-        candle_core::Error::Msg(text)
-    }
-}
-
-impl SimpleBackend for Backend {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: Init,
-        dtype: DType,
-        _: &Device,
-    ) -> candle_core::Result<Tensor> {
-        self.0
-            .get(name, shape.dims())
-            .map_err(|error| self.keep(error))?
-            .to_dtype(dtype)
-    }
-
-    fn get_unchecked(
-        &self,
-        name: &str,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let shape = self
-            .0
-            .tensors
-            .get(name)
-            .map(|entry| entry.shape.clone())
-            .unwrap_or_default();
-        self.get(Shape::from(shape), name, Init::Const(0.0), dtype, device)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.0.contains(name)
-    }
-}
 
 #[cfg(test)]
 mod tests;

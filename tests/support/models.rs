@@ -257,6 +257,23 @@ fn llama_sized(dir: &Path, size: Size) -> PathBuf {
 
 /// A BERT of two layers.
 pub fn bert(dir: &Path) -> PathBuf {
+    bert_with(dir, "BertModel", |_| {})
+}
+
+/// The same with a head that ranks.
+pub fn cross_encoder(dir: &Path) -> PathBuf {
+    bert_with(dir, "BertForSequenceClassification", |w| {
+        for (name, ..) in &mut w.tensors {
+            name.insert_str(0, "bert.");
+        }
+        w.random("bert.pooler.dense.weight", &[HIDDEN, HIDDEN]);
+        w.constant("bert.pooler.dense.bias", HIDDEN, 0.0);
+        w.random("classifier.weight", &[1, HIDDEN]);
+        w.constant("classifier.bias", 1, 0.0);
+    })
+}
+
+fn bert_with(dir: &Path, architecture: &str, head: impl FnOnce(&mut Weights)) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     let (tokenizer, vocab) = tokenizer(&["[PAD]", "[UNK]", "[CLS]", "[SEP]"], "[UNK]");
     put(dir, "tokenizer.json", &tokenizer);
@@ -264,7 +281,7 @@ pub fn bert(dir: &Path) -> PathBuf {
         dir,
         "config.json",
         &json!({
-            "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu",
+            "architectures": [architecture], "id2label": {"0": "relevant"}, "model_type": "bert", "hidden_act": "gelu",
             "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": LAYERS,
             "num_attention_heads": HEADS, "vocab_size": vocab, "max_position_embeddings": POSITIONS,
             "type_vocab_size": 2, "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.0,
@@ -301,6 +318,7 @@ pub fn bert(dir: &Path) -> PathBuf {
             w.constant(format!("{p}.{norm}.bias"), HIDDEN, 0.0);
         }
     }
+    head(&mut w);
     w.save(&dir.join("model.safetensors"));
     dir.to_owned()
 }

@@ -38,7 +38,10 @@ impl Budget {
     /// Overloaded, when the answers that nobody takes fill the budget.
     pub(crate) fn answer(&self, json: Vec<u8>) -> Result<Body, ApiError> {
         let held = self.take(json.len())?;
-        let answer = Answer { json, _held: held };
+        let answer = Answer {
+            json: Zeroizing::new(json),
+            _held: held,
+        };
         Ok(Body::from(bytes::Bytes::from_owner(answer)))
     }
 
@@ -59,7 +62,7 @@ pub(crate) struct Bytes {
 
 /// An answer that waits for its reader, and the memory it is counted with.
 struct Answer {
-    json: Vec<u8>,
+    json: Zeroizing<Vec<u8>>,
     /// Given back on drop.
     _held: OwnedSemaphorePermit,
 }

@@ -41,7 +41,11 @@ pub(super) async fn embed(
         ));
     }
     let mut embeddings = model
-        .embed(permit, request.input)
+        .embed(
+            permit,
+            request.input,
+            connection.caller.id.to_string().into(),
+        )
         .await
         .map_err(|error| ApiError::model(model, &error, "input"))?;
     if let Some(dimensions) = request.dimensions {

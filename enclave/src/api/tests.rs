@@ -319,11 +319,20 @@ async fn no_error_repeats_what_the_caller_sent() {
         format!("{{\"input\": {{\"{CANARY}\": 1}}}}"),
         format!("{{\"input\": \"{CANARY}\", \"model\": \"{CANARY}\"}}"),
         format!("{{\"input\": \"{CANARY}\", \"model\": \"m\", \"encoding_format\": \"{CANARY}\"}}"),
+        format!("{{\"query\": \"{CANARY}\", \"documents\": [{{\"{CANARY}\": 1}}]}}"),
+        format!(
+            "{{\"query\": \"{CANARY}\", \"documents\": [\"{CANARY}\"], \"model\": \"{CANARY}\"}}"
+        ),
         format!("{{\"nonce\": \"{CANARY}\"}}"),
         format!("{{\"nonce\": [\"{CANARY}\"]}}"),
         format!("{{}}{CANARY}"),
     ];
-    let paths = ["/v1/chat/completions", "/v1/embeddings", "/v1/attestation"];
+    let paths = [
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/attestation",
+    ];
     for path in paths {
         for body in &bodies {
             let reply = setup.post(path, body.clone()).await;
@@ -454,6 +463,14 @@ async fn every_refusal_has_its_status_and_an_openai_body() {
             "/v1/embeddings",
             json,
             r#"{"model":"none","input":"hi"}"#,
+            404,
+            "model_not_found",
+        ),
+        (
+            Method::POST,
+            "/v1/rerank",
+            json,
+            r#"{"model":"none","query":"hi","documents":["a"]}"#,
             404,
             "model_not_found",
         ),

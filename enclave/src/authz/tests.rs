@@ -22,6 +22,10 @@ fn a_permit_names_what_was_permitted() {
         "demo"
     );
     assert_eq!(all.embed(&id("/app"), MODEL, 1).unwrap().resource(), "demo");
+    assert_eq!(
+        all.rerank(&id("/app"), MODEL, 1).unwrap().resource(),
+        "demo"
+    );
     assert_eq!(all.list(&id("/app"), MODEL).unwrap().resource(), "demo");
     assert_eq!(
         all.attest(&id("/app"), &id("/enclave")).unwrap().resource(),
@@ -36,6 +40,10 @@ fn what_no_policy_permits_is_denied() {
     assert_eq!(
         chat_only.embed(&id("/app"), MODEL, 1).err(),
         Some(Denied { action: "embed" })
+    );
+    assert_eq!(
+        chat_only.rerank(&id("/app"), MODEL, 1).err(),
+        Some(Denied { action: "rerank" })
     );
     assert_eq!(
         chat_only.list(&id("/app"), MODEL).err(),
@@ -147,4 +155,14 @@ fn a_policy_that_is_none_is_refused() {
         Authorization::new(template),
         Err(PolicyError::Template)
     ));
+}
+
+#[test]
+fn a_policy_may_bound_how_many_documents_are_ranked() {
+    let few = policy(
+        r#"permit(principal, action == Action::"rerank", resource) when { context.documents <= 10 };"#,
+    );
+    assert!(few.rerank(&id("/app"), MODEL, 10).is_ok());
+    assert!(few.rerank(&id("/app"), MODEL, 11).is_err());
+    assert!(few.embed(&id("/app"), MODEL, 1).is_err());
 }

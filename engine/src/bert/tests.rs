@@ -16,7 +16,7 @@ fn texts(texts: &[&str]) -> Vec<Text> {
 }
 
 fn embed(engine: &Engine, inputs: &[&str]) -> Embeddings {
-    block_on(engine.embed(texts(inputs)).unwrap()).unwrap()
+    block_on(engine.embed(texts(inputs), Arc::default()).unwrap()).unwrap()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -106,6 +106,51 @@ fn reads_half_precision_and_prefixed_weights() {
 }
 
 #[test]
+fn quantized_weights_give_nearly_the_same_vectors() {
+    let full = embed(&bert_files().load(options()).unwrap(), &["some text"]);
+    let quantized = EngineOptions {
+        quantize: Some(crate::Quantize::Q8_0),
+        ..options()
+    };
+    let quantized = bert_files().load(quantized).unwrap();
+    let found = embed(&quantized, &["some text"]);
+    assert_ne!(full.vectors, found.vectors);
+    let pairs = full.vectors[0].iter().zip(&found.vectors[0]);
+    let cosine: f32 = pairs.map(|(a, b)| a * b).sum();
+    assert!(cosine > 0.999, "{cosine}");
+}
+
+#[test]
+fn a_head_with_more_than_one_label_is_refused() {
+    let head = |labels: serde_json::Value| {
+        let files = bert_files()
+            .configured("architectures", json!(["BertForSequenceClassification"]))
+            .configured("id2label", labels);
+        files.load(options()).err().unwrap().to_string()
+    };
+    for labels in [json!({"0": "A", "1": "B"}), json!({}), json!(null)] {
+        let error = head(labels);
+        assert!(
+            error.starts_with("config.json: field id2label: "),
+            "{error}"
+        );
+    }
+    // One label, and no head beside the encoder.
+    let error = head(json!({"0": "A"}));
+    assert_eq!(
+        error,
+        "tensor bert.pooler.dense.bias: missing from the weights"
+    );
+}
+
+#[test]
+fn a_model_that_embeds_does_not_rank() {
+    let engine = bert_files().load(options()).unwrap();
+    let ranked = engine.rerank(&Text::new("a".into()), &texts(&["b"]), Arc::default());
+    assert_eq!(ranked.err().unwrap(), EngineError::WrongKind);
+}
+
+#[test]
 fn pooling_follows_its_file_or_is_refused() {
     let load = |pooling: serde_json::Value| {
         bert_files()
@@ -124,19 +169,25 @@ fn pooling_follows_its_file_or_is_refused() {
     assert!(largest_difference(&mean.vectors[0], &embed(&first, &["some text"]).vectors[0]) > 1e-3);
 
     let refused = |pooling| load(pooling).err().unwrap().to_string();
-    assert!(
-        refused(json!({"pooling_mode_max_tokens": true}))
-            .starts_with("1_Pooling/config.json: field pooling_mode_max_tokens")
-    );
-    assert!(
-        refused(json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}))
-            .contains("exactly one")
-    );
+    for both in ["pooling_mode_mean_tokens", "pooling_mode_max_tokens"] {
+        assert!(
+            refused(json!({"pooling_mode_cls_token": true, both: true})).contains("exactly one")
+        );
+    }
+    assert!(refused(json!({"pooling_mode_mean_tokens": false})).contains("exactly one"));
     assert!(refused(json!({"word_embedding_dimension": 64})).contains("hidden_size is 32"));
-    assert!(refused(json!({"pooling_mode": "max"})).contains("pooling_mode"));
+    assert!(refused(json!({"pooling_mode": "colbert"})).contains("pooling_mode"));
     let dense = json!([{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Dense"}]);
     let error = bert_files()
         .with("modules.json", dense.to_string())
+        .load(options())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.starts_with("modules.json: only Transformer"));
+    let elsewhere = json!([{"type": "sentence_transformers.models.Pooling", "path": "2_Pooling"}]);
+    let error = bert_files()
+        .with("modules.json", elsewhere.to_string())
         .load(options())
         .err()
         .unwrap()
@@ -156,7 +207,7 @@ fn refuses_what_does_not_fit() {
         ..options()
     };
     let engine = files.load(options).unwrap();
-    let refused = |inputs: &[&str]| engine.embed(texts(inputs)).err().unwrap();
+    let refused = |inputs: &[&str]| engine.embed(texts(inputs), Arc::default()).err().unwrap();
     assert_eq!(engine.context_length(), 16);
     assert_eq!(
         refused(&["seventeen letters"]),
@@ -200,7 +251,7 @@ fn refuses_hostile_configurations_by_field() {
         ("vocab_size", json!(1u64 << 50)),
         ("num_hidden_layers", json!(100_000)),
         ("type_vocab_size", json!(0)),
-        ("hidden_act", json!("swish")),
+        ("hidden_act", json!("quick_gelu")),
         ("position_embedding_type", json!("relative_key")),
         ("pad_token_id", json!(264)),
     ] {
@@ -223,7 +274,7 @@ fn refuses_hostile_configurations_by_field() {
         .to_string();
     assert_eq!(
         error,
-        "tensor encoder.layer.2.attention.self.query.weight: missing from the weights"
+        "tensor encoder.layer.2.attention.output.LayerNorm.weight: missing from the weights"
     );
 }
 

@@ -1,49 +1,36 @@
 //! Inputs that a caller has tokenized itself.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
-use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::{EmbedJob, Embedding};
+use super::{Embedding, Input, outcome};
 use crate::{EngineError, request::Embeddings};
 
 impl Embedding {
-    pub(crate) fn start_tokens(
+    pub(crate) fn embed_tokens(
         &self,
         inputs: Vec<Zeroizing<Vec<u32>>>,
+        caller: Arc<str>,
     ) -> Result<impl Future<Output = Result<Embeddings, EngineError>> + Send + use<>, EngineError>
     {
-        if inputs.is_empty() || inputs.iter().any(|input| input.is_empty()) {
-            return Err(EngineError::Invalid("an input has no tokens"));
+        if self.dimensions.is_none() {
+            return Err(EngineError::WrongKind);
         }
-        if inputs.len() > self.options.max_batch_inputs {
-            return Err(EngineError::TooManyInputs {
-                limit: self.options.max_batch_inputs,
-                requested: inputs.len(),
-            });
-        }
-        let longest = inputs.iter().map(|input| input.len()).max().unwrap_or(0);
-        let total = inputs.iter().map(|input| input.len()).sum();
-        for (limit, requested) in [
-            (self.max_input_tokens, longest),
-            (self.options.max_prompt_tokens, total),
-        ] {
-            if requested > limit {
-                return Err(EngineError::ContextLength { limit, requested });
-            }
-        }
+        self.check_count(inputs.len())?;
+        let inputs = inputs.into_iter().map(|tokens| {
+            self.fit(Input {
+                tokens,
+                second: None,
+            })
+        });
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         // Every token of the tokenizer is in the model's table, which was checked at the load.
-        if !inputs
-            .iter()
-            .flat_map(|input| input.iter())
-            .all(|token| self.vocabulary.has(*token))
-        {
+        let mut tokens = inputs.iter().flat_map(|input| input.tokens.iter());
+        if !tokens.all(|token| self.vocabulary.has(*token)) {
             return Err(EngineError::Invalid("a token is not in the vocabulary"));
         }
-        let place = self.queue.reserve()?;
-        let (answer, result) = oneshot::channel();
-        place.fill(EmbedJob { inputs, answer });
-        Ok(async move { result.await.unwrap_or(Err(EngineError::Stopped)) })
+        let result = self.fill(self.queue.reserve()?, inputs, caller)?;
+        Ok(outcome(result))
     }
 }

@@ -258,15 +258,15 @@ fn a_dropped_embedding_request_is_not_computed() {
     let engine = bert_files().load(options()).unwrap();
     let text = || crate::Text::new("some text".into());
     for _ in 0..20 {
-        drop(engine.embed(vec![text()]).unwrap());
+        drop(engine.embed(vec![text()], Arc::default()).unwrap());
     }
-    block_on(engine.embed(vec![text()]).unwrap()).unwrap();
+    block_on(engine.embed(vec![text()], Arc::default()).unwrap()).unwrap();
     let stats = engine.stats();
     assert_eq!(stats.completed + stats.cancelled, 21);
     assert!(stats.cancelled > 0);
     engine.stop();
     assert_eq!(
-        engine.embed(vec![text()]).err().unwrap(),
+        engine.embed(vec![text()], Arc::default()).err().unwrap(),
         EngineError::Stopped
     );
     block_on(engine.stopped());
@@ -297,7 +297,7 @@ fn only_as_many_callers_as_there_are_threads_tokenize_at_once() {
     waits(&texts.turns, &|| {
         drop(
             embedding
-                .embed(vec![crate::Text::new("hi".into())])
+                .embed(vec![crate::Text::new("hi".into())], Arc::default())
                 .unwrap(),
         );
     });
@@ -322,7 +322,7 @@ fn a_text_far_beyond_the_limit_is_refused_without_being_tokenized() {
     let limit = embedding.context_length();
     let text = crate::Text::new("x".repeat(limit * 64 + 1));
     assert_eq!(
-        embedding.embed(vec![text]).err().unwrap(),
+        embedding.embed(vec![text], Arc::default()).err().unwrap(),
         EngineError::TextTooLong { limit }
     );
 }

@@ -54,7 +54,7 @@ pub(crate) const MAX_HIDDEN: usize = 1 << 16;
 pub(crate) const MAX_INTERMEDIATE: usize = 1 << 18;
 pub(crate) const MAX_LAYERS: usize = 512;
 pub(crate) const MAX_HEADS: usize = 1024;
-const MAX_HEAD_DIM: usize = 1024;
+pub(crate) const MAX_HEAD_DIM: usize = 1024;
 pub(crate) const MAX_CONTEXT: usize = 1 << 24;
 
 impl Config {
@@ -233,12 +233,12 @@ fn positions_encoded(
 }
 
 /// Above any in use (10 million); keeps the powers of it finite.
-pub(super) const MAX_THETA: f64 = 1e12;
+pub(crate) const MAX_THETA: f64 = 1e12;
 
 #[expect(
     clippy::cast_possible_truncation,
     reason = "f32 is the precision that models compute in"
 )]
-pub(super) fn narrow(number: f64) -> f32 {
+pub(crate) fn narrow(number: f64) -> f32 {
     number as f32
 }

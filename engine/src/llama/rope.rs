@@ -242,7 +242,7 @@ impl Scaling {
 }
 
 /// One rotation, ready to be applied.
-pub(super) struct Rope {
+pub(crate) struct Rope {
     frequencies: Vec<f32>,
     /// For sequences that go beyond this many positions.
     beyond: Option<(usize, Vec<f32>)>,
@@ -253,14 +253,14 @@ pub(super) struct Rope {
 const DIVISORS: &str = "rope_freqs.weight";
 
 /// Cosines and sines for the tokens of a step, `[tokens, dim / 2]`.
-pub(super) struct Angles {
+pub(crate) struct Angles {
     cos: Tensor,
     sin: Tensor,
     dim: usize,
 }
 
 impl Rope {
-    pub(super) fn load(
+    pub(crate) fn load(
         weights: &Weights,
         rotation: &Rotation,
     ) -> std::result::Result<Self, LoadError> {
@@ -297,7 +297,7 @@ impl Rope {
     }
 
     /// For tokens at these positions, each of a sequence that may grow to so many.
-    pub(super) fn at(&self, positions: &[(usize, usize)]) -> Result<Angles> {
+    pub(crate) fn at(&self, positions: &[(usize, usize)]) -> Result<Angles> {
         let half = self.dim / 2;
         let (mut cos, mut sin) = (
             Vec::with_capacity(positions.len() * half),
@@ -325,7 +325,7 @@ impl Rope {
 
 impl Angles {
     /// `x` is `[tokens, heads, head_dim]`.
-    pub(super) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let head_dim = x.dim(2)?;
         let turn = |x: &Tensor| {
             candle_nn::rotary_emb::rope_thd(&x.unsqueeze(0)?.contiguous()?, &self.cos, &self.sin)?

@@ -76,28 +76,6 @@ fn long_tensors_are_what_candle_reads() {
 }
 
 #[test]
-fn what_was_read_ahead_is_what_is_read_and_is_let_go() {
-    let mut random = Random::new(5);
-    for name in ["a.x", "a.y", "b.x"] {
-        random.add(name, &[7, 3], 0.0);
-    }
-    let bytes = random.safetensors(Format::F16);
-    let (ahead, plain) = (open(bytes.clone()).unwrap(), open(bytes).unwrap());
-    ahead.preload(&["a."]).unwrap();
-    assert_eq!(ahead.ready().len(), 2);
-    for name in ["a.x", "b.x"] {
-        let values = |weights: &Weights| {
-            let tensor = weights.get(name, &[7, 3]).unwrap();
-            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
-        };
-        assert_eq!(values(&ahead), values(&plain), "{name}");
-    }
-    assert!(ahead.get("a.y", &[3, 7]).is_err(), "another shape");
-    ahead.forget();
-    assert!(ahead.ready().is_empty());
-}
-
-#[test]
 fn weights_that_do_not_fit_are_refused_with_the_numbers_before_they_are_read() {
     let mut random = Random::new(5);
     random.add("a", &[10], 0.0);

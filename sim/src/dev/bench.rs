@@ -99,7 +99,7 @@ async fn measure(
     let direct = load(&embed.dir, threads).await?;
     let mut tokens = 0;
     let alone = per_second(EMBEDDINGS, async || {
-        let pending = direct.embed(vec![Text::new(text.clone())])?;
+        let pending = direct.embed(vec![Text::new(text.clone())], Arc::default())?;
         tokens = pending.await?.prompt_tokens;
         Ok(())
     })

@@ -15,10 +15,10 @@ pub(super) struct Written {
     pub(super) config_digest: Sha256Digest,
 }
 
-/// Who may do what: our callers, the three things this run offers.
+/// Who may do what: our callers, what this run offers.
 const POLICY: &str = r#"permit (
     principal,
-    action in [Action::"chat", Action::"embed", Action::"models", Action::"attest"],
+    action in [Action::"chat", Action::"embed", Action::"rerank", Action::"models", Action::"attest"],
     resource
 ) when { principal.trust_domain == "cloister.dev" };
 "#;

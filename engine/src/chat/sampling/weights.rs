@@ -1,6 +1,6 @@
 //! Passes over a vocabulary, in lanes which the compiler makes vectors of. The order of additions is the same on every processor.
 
-use crate::attention::with_widest_vectors;
+use crate::rows::with_widest_vectors;
 
 const LANES: usize = 16;
 /// Weights that are summed in single precision; the sums of stretches are summed in double.

@@ -171,7 +171,10 @@ fn refuses_what_does_not_fit() {
         invalid(ChatRequest { top_p, ..ask("hi") });
     }
     assert!(matches!(
-        engine.embed(Vec::new()).err().unwrap(),
+        engine
+            .embed(Vec::new(), std::sync::Arc::default())
+            .err()
+            .unwrap(),
         EngineError::WrongKind
     ));
     assert_eq!(
