@@ -4,6 +4,7 @@ mod answer;
 mod calls;
 mod check;
 mod detokenize;
+mod form;
 mod grammar;
 mod group;
 mod logprobs;
@@ -28,9 +29,10 @@ use answer::Answer;
 pub(crate) use grammar::Grammar;
 use grammar::Grammars;
 use group::Group;
+use restraint::Restraint;
 use sampling::Sampler;
 pub(crate) use sampling::Scratch;
-pub(crate) use sequence::{CallGrammar, ChatJob, Sequence, Step};
+pub(crate) use sequence::{ChatJob, Sequence, Step};
 pub(crate) use settings::{ChatSettings, TOKENIZER_CONFIG};
 pub(crate) use stop::StopFilter;
 pub(crate) use template::ChatTemplate;
@@ -59,8 +61,7 @@ impl Chat {
         let turn = self.turns.take();
         let prompt = self.prompt(&request)?;
         // Compiled here, and not while others wait for the model's thread.
-        let grammar = self.grammar(&request)?;
-        let calls = self.call_grammar(&request)?;
+        let restraint = self.restraint(&request)?;
         if request.logprobs.is_some() {
             self.vocabulary.token_bytes();
         }
@@ -85,9 +86,7 @@ impl Chat {
             max_tokens,
             sampler: Sampler::new(&request, choice, &prompt),
             logprobs: request.logprobs,
-            grammar: grammar.as_ref().map(Grammar::again),
-            calls: calls.as_ref().map(CallGrammar::again),
-            in_call: false,
+            restraint: restraint.again(),
             caller: Arc::clone(&request.caller),
             deadline,
             answer: Answer::new(

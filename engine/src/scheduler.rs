@@ -209,7 +209,7 @@ impl<D: Decoder> Scheduler<D> {
         });
         for (index, grammar) in grammars {
             if let Some(sequence) = self.running.get_mut(index) {
-                sequence.return_grammar(grammar);
+                sequence.restraint().give_back(grammar);
             }
         }
         let mut logits = match outcome {
@@ -256,7 +256,7 @@ impl<D: Decoder> Scheduler<D> {
     fn lend_grammars(&mut self, counts: &[usize]) -> Vec<(usize, Grammar)> {
         let due = self.running.iter_mut().zip(counts).enumerate();
         let due = due.filter(|(_, (sequence, count))| **count > 0 && **count == sequence.pending());
-        due.filter_map(|(index, (sequence, _))| Some((index, sequence.lend_grammar()?)))
+        due.filter_map(|(index, (sequence, _))| Some((index, sequence.restraint().lend()?)))
             .collect()
     }
 

@@ -372,7 +372,7 @@ async fn every_refusal_has_its_status_and_an_openai_body() {
         (Method::GET, "/", json, "", 404, "unknown_url"),
         (
             Method::POST,
-            "/v1/completions",
+            "/v1/responses",
             json,
             "{}",
             404,

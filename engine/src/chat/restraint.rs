@@ -1,100 +1,99 @@
-//! What an answer is held to: a format, or calls of tools.
+use super::grammar::Grammar;
+use crate::{EngineError, vocabulary::Vocabulary};
 
-use serde_json::{Value, json};
-
-use super::{
-    CallGrammar, Chat,
-    calls::{CallFilter, CallFormat},
-    grammar::{Grammar, Grammars},
-};
-use crate::{ChatRequest, EngineError, Format, Tool, ToolChoice};
-
-impl Chat {
-    /// # Errors
-    /// The schema is refused, or nothing holds this model's answers to one.
-    pub(super) fn grammar(&self, request: &ChatRequest) -> Result<Option<Grammar>, EngineError> {
-        let (field, schema) = match (&request.format, self.forced(request)) {
-            (_, Some((format, tools))) => ("tools", format.schema(&tools, true)),
-            (Format::Text, None) => return Ok(None),
-            (Format::JsonObject, None) => ("response_format", json!({"type": "object"})),
-            (Format::JsonSchema(schema), None) => ("response_format", schema.clone()),
-        };
-        self.compile(field, schema).map(Some)
-    }
-
-    /// For calls that the model decides on, if any tool is strict.
-    ///
-    /// # Errors
-    /// As [`Self::grammar`].
-    pub(super) fn call_grammar(
-        &self,
-        request: &ChatRequest,
-    ) -> Result<Option<CallGrammar>, EngineError> {
-        let tools: Vec<_> = request.shown_tools().iter().collect();
-        let strict = tools.iter().any(|tool| tool.strict) && self.forced(request).is_none();
-        let Some(format) = self.template.calls.filter(|_| strict) else {
-            return Ok(None);
-        };
-        Ok(Some(CallGrammar {
-            grammar: self.compile("tools", format.schema(&tools, false))?,
-            ends_answer: format != CallFormat::Tagged,
-        }))
-    }
-
-    fn compile(&self, field: &'static str, schema: Value) -> Result<Grammar, EngineError> {
-        let grammars = self.grammars.get_or_init(|| {
-            let bytes = self.vocabulary.token_bytes()?;
-            Grammars::new(bytes, &self.settings.end, &self.options)
-        });
-        let grammars = grammars.as_ref().ok_or(EngineError::Unsupported(field))?;
-        grammars.compile(field, schema)
-    }
-
-    /// The beginning of a call that the model must make.
-    pub(super) fn opening(&self, request: &ChatRequest) -> &'static str {
-        self.forced(request)
-            .map_or("", |(format, _)| format.opening())
-    }
-
-    pub(super) fn call_filter(&self, request: &ChatRequest) -> Option<CallFilter> {
-        let tools = request.shown_tools();
-        let format = self.template.calls.filter(|_| !tools.is_empty())?;
-        let forced = self.forced(request).is_some();
-        Some(CallFilter::new(
-            format,
-            tools,
-            !request.parallel_tool_calls,
-            forced,
-        ))
-    }
-
-    /// Special tokens are no text, but these begin and end calls.
-    pub(super) fn call_signs(&self, request: &ChatRequest) -> Vec<(u32, &'static str)> {
-        let format = self
-            .template
-            .calls
-            .filter(|_| !request.shown_tools().is_empty());
-        let signs = format.map_or(&[][..], CallFormat::signs).iter();
-        let special = |id: u32| {
-            let bytes = self.vocabulary.token_bytes();
-            bytes.and_then(|bytes| bytes.special.get(id as usize).copied()) == Some(true)
-        };
-        signs
-            .filter_map(|sign| Some((self.vocabulary.id(sign).filter(|id| special(*id))?, *sign)))
-            .collect()
-    }
-
-    /// The tools of which one must be called.
-    fn forced<'a>(&self, request: &'a ChatRequest) -> Option<(CallFormat, Vec<&'a Tool>)> {
-        let tools = request.shown_tools().iter();
-        let tools: Vec<_> = match &request.tool_choice {
-            ToolChoice::None | ToolChoice::Auto => return None,
-            ToolChoice::Required => tools.collect(),
-            ToolChoice::Named(name) => tools.filter(|tool| tool.name == *name).collect(),
-        };
-        Some((self.template.calls?, tools))
-    }
+/// What one answer is held to while it is made.
+#[derive(Default)]
+pub(crate) struct Restraint {
+    /// Of the answer, or of the call that it is in.
+    grammar: Option<Grammar>,
+    calls: Option<Calls>,
 }
 
-#[cfg(test)]
-mod tests;
+/// Holds the calls that a model makes by itself to the schemas of strict tools.
+struct Calls {
+    grammar: Grammar,
+    /// Nothing comes after a call in this format.
+    end: bool,
+    /// The call that has begun was looked at.
+    seen: bool,
+}
+
+impl Restraint {
+    /// To one grammar from its first token on.
+    pub(crate) fn whole(grammar: Grammar) -> Self {
+        Self {
+            grammar: Some(grammar),
+            calls: None,
+        }
+    }
+
+    /// To a grammar wherever the model begins a call; `end` if the answer ends with it.
+    pub(crate) fn calls(grammar: Grammar, end: bool) -> Self {
+        Self {
+            grammar: None,
+            calls: Some(Calls {
+                grammar,
+                end,
+                seen: false,
+            }),
+        }
+    }
+
+    /// At its beginning, for another choice.
+    pub(crate) fn again(&self) -> Self {
+        let calls = self.calls.as_ref().map(|calls| Calls {
+            grammar: calls.grammar.again(),
+            end: calls.end,
+            seen: false,
+        });
+        Self {
+            grammar: self.grammar.as_ref().map(Grammar::again),
+            calls,
+        }
+    }
+
+    /// For as long as a step takes: what may come next can be found out beside it.
+    pub(crate) fn lend(&mut self) -> Option<Grammar> {
+        self.grammar.take()
+    }
+
+    pub(crate) fn give_back(&mut self, grammar: Grammar) {
+        self.grammar = Some(grammar);
+    }
+
+    /// Makes tokens impossible that may not come.
+    pub(crate) fn restrict(&mut self, logits: &mut [f32]) -> Result<(), EngineError> {
+        match &mut self.grammar {
+            Some(grammar) => grammar.restrict(logits),
+            None => Ok(()),
+        }
+    }
+
+    /// A token has come; `begun` is what there is of a call that is not whole. True if nothing may follow.
+    pub(crate) fn advance(
+        &mut self,
+        token: u32,
+        begun: Option<&str>,
+        vocabulary: &Vocabulary,
+    ) -> Result<bool, EngineError> {
+        if let Some(grammar) = &mut self.grammar {
+            if !grammar.advance(token)? {
+                return Ok(false);
+            }
+            self.grammar = None;
+            return Ok(self.calls.as_ref().is_none_or(|calls| calls.end));
+        }
+        if let Some(calls) = &mut self.calls {
+            match begun {
+                Some(begun) if !calls.seen => {
+                    let bytes = vocabulary.bytes(token)?;
+                    self.grammar = calls.grammar.joined(begun, token, &bytes);
+                    calls.seen = true;
+                }
+                Some(_) => {}
+                None => calls.seen = false,
+            }
+        }
+        Ok(false)
+    }
+}

@@ -124,9 +124,13 @@ impl Sampler {
         } else {
             // Tokens outside the nucleus share less than 1 - top_p, so a token below their average cannot be needed to fill it.
             let average = (1.0 - f64::from(self.top_p)) / weights.len() as f64 * total;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a bound, a hair below what is needed"
+            )]
             let floor = match self.top_p < 1.0 {
-                true => average,
-                false => f64::from(self.min_p) * BELOW,
+                true => (average * BELOW) as f32,
+                false => self.min_p * BELOW as f32,
             };
             candidates.above(weights, floor);
         }
@@ -169,7 +173,7 @@ impl Sampler {
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Of one over the temperature: differences of logits times this are numbers still.
 const STEEPEST: f32 = 1e30;
-/// A hair: [`Likeliest::above`] leaves out what is equal, and `min_p` keeps that.
+/// A hair: [`Likeliest::above`] leaves out what is equal, which may be needed.
 const BELOW: f64 = 1.0 - 1e-6;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{
-    ChatSettings, Sampler, answer::Answer, grammar::Grammar, logprobs::Chances, sampling::Scratch,
+    ChatSettings, Restraint, Sampler, answer::Answer, logprobs::Chances, sampling::Scratch,
 };
 use crate::{
     EngineError, FinishReason,
@@ -14,13 +14,6 @@ use crate::{
     vocabulary::Vocabulary,
 };
 
-/// Holds the calls that a model makes by itself to the schemas of strict tools.
-pub(crate) struct CallGrammar {
-    pub(crate) grammar: Grammar,
-    /// Nothing comes after a call in this format.
-    pub(crate) ends_answer: bool,
-}
-
 /// One choice of a checked request, ready to run.
 pub(crate) struct ChatJob {
     pub(crate) prompt: Arc<Zeroizing<Vec<u32>>>,
@@ -28,26 +21,12 @@ pub(crate) struct ChatJob {
     pub(crate) max_tokens: usize,
     pub(crate) sampler: Sampler,
     pub(crate) logprobs: Option<u8>,
-    /// What the answer must be.
-    pub(crate) grammar: Option<Grammar>,
-    /// What a call must be that the model begins by itself.
-    pub(crate) calls: Option<CallGrammar>,
-    /// The call that has begun was looked at.
-    pub(crate) in_call: bool,
+    pub(crate) restraint: Restraint,
     /// Who asks: callers share the model evenly, and none has use of what another's prompt left behind.
     pub(crate) caller: Arc<str>,
     /// Nobody waits longer.
     pub(crate) deadline: Instant,
     pub(crate) answer: Answer,
-}
-
-impl CallGrammar {
-    pub(crate) fn again(&self) -> Self {
-        Self {
-            grammar: self.grammar.again(),
-            ends_answer: self.ends_answer,
-        }
-    }
 }
 
 impl ChatJob {
@@ -207,13 +186,8 @@ impl Sequence {
         self.job.answer.fail(error);
     }
 
-    /// For as long as a step takes: what may come next can be found out beside it.
-    pub(crate) fn lend_grammar(&mut self) -> Option<Grammar> {
-        self.job.grammar.take()
-    }
-
-    pub(crate) fn return_grammar(&mut self, grammar: Grammar) {
-        self.job.grammar = Some(grammar);
+    pub(crate) fn restraint(&mut self) -> &mut Restraint {
+        &mut self.job.restraint
     }
 
     /// The next token.
@@ -230,9 +204,7 @@ impl Sequence {
             .map(|count| Chances::look(logits, count, scratch))
             .transpose()?;
         job.sampler.adjust(logits);
-        if let Some(grammar) = &mut job.grammar {
-            grammar.restrict(logits)?;
-        }
+        job.restraint.restrict(logits)?;
         let token = job.sampler.sample(logits, scratch)?;
         self.tokens.push(token);
         if settings.end.contains(&token) {
@@ -245,26 +217,10 @@ impl Sequence {
         if job.answer.push(token, logprob, vocabulary)? {
             return Ok(Step::Done(FinishReason::Stop));
         }
-        if let Some(grammar) = &mut job.grammar {
-            if grammar.advance(token)? {
-                if job.calls.as_ref().is_none_or(|calls| calls.ends_answer) {
-                    job.answer.finish();
-                    return Ok(Step::Done(FinishReason::Stop));
-                }
-                job.grammar = None;
-                job.in_call = true;
-            }
-        } else if let Some(calls) = &job.calls {
-            match job.answer.call_begun() {
-                Some(begun) if !job.in_call => {
-                    job.grammar = calls
-                        .grammar
-                        .joined(begun, token, &vocabulary.bytes(token)?);
-                    job.in_call = true;
-                }
-                Some(_) => {}
-                None => job.in_call = false,
-            }
+        let begun = job.answer.call_begun();
+        if job.restraint.advance(token, begun, vocabulary)? {
+            job.answer.finish();
+            return Ok(Step::Done(FinishReason::Stop));
         }
         if self.tokens.len() - self.prompt == job.max_tokens {
             job.answer.finish();

@@ -16,13 +16,15 @@ impl Likeliest {
         // As many again may come before the smaller half is thrown out.
         let full = count.saturating_mul(2).max(64);
         let mut floor = f32::NEG_INFINITY;
-        for (token, value) in (0..).zip(values) {
+        for (start, chunk) in (0..).step_by(CHUNK).zip(values.chunks(CHUNK)) {
             // What equals the last of them comes later in the vocabulary, and is not likelier.
-            if *value <= floor {
+            if !any_above(chunk, floor) {
                 continue;
             }
-            self.0.push((token, *value));
-            if self.0.len() == full {
+            for (token, value) in (start..).zip(chunk).filter(|(_, value)| **value > floor) {
+                self.0.push((token, *value));
+            }
+            if self.0.len() >= full {
                 floor = self.keep(count).unwrap_or(floor);
             }
         }
@@ -30,11 +32,15 @@ impl Likeliest {
     }
 
     /// Those above `floor`.
-    pub(crate) fn above(&mut self, weights: &[f32], floor: f64) {
+    pub(crate) fn above(&mut self, weights: &[f32], floor: f32) {
         self.0.clear();
-        let candidates = (0..).zip(weights.iter().copied());
-        self.0
-            .extend(candidates.filter(|(_, weight)| f64::from(*weight) > floor));
+        for (start, chunk) in (0..).step_by(CHUNK).zip(weights.chunks(CHUNK)) {
+            if any_above(chunk, floor) {
+                let candidates = (start..).zip(chunk.iter().copied());
+                self.0
+                    .extend(candidates.filter(|(_, weight)| *weight > floor));
+            }
+        }
     }
 
     pub(crate) fn at_least(&mut self, weight: f32) {
@@ -64,6 +70,16 @@ impl Likeliest {
         last.filter(|_| self.0.len() == count)
             .map(|(_, value)| *value)
     }
+}
+
+/// Most of a vocabulary is passed over this many at a time.
+const CHUNK: usize = 64;
+
+/// Without a branch in it, so that the compiler makes vectors of it.
+fn any_above(chunk: &[f32], floor: f32) -> bool {
+    chunk
+        .iter()
+        .fold(false, |any, value| any | (*value > floor))
 }
 
 fn order((left, a): &(u32, f32), (right, b): &(u32, f32)) -> Ordering {
