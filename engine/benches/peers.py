@@ -1,10 +1,13 @@
 """The engine beside llama.cpp and sentence-transformers, on the same files, taking turns; run by `scripts/bench engine`.
 
-peers.py OURS FOLDER MINILM [ROUNDS]
+peers.py OURS FOLDER MINILM [--cpu]
 
 OURS is the program of engine/examples/bench_engine.rs. FOLDER keeps the model files: the shape of Llama 3.2 1B, its matrices filled with
 blocks of random bits from a seed, in q4_k and q8_0 (the table of the vocabulary in q6_k beside q4_k), and a tokenizer of single bytes.
-Each program runs on as many threads as there are processors. Each pair of figures is the median of ROUNDS turns (3).
+Each program runs on as many threads as there are processors. Each pair of figures is the median of three turns.
+
+--cpu is for a machine that has other things to do: both sides get one and the same processor, and what is printed is the processor's time
+in milliseconds for each token or text. It says nothing about how well several threads share the work.
 """
 
 import ctypes
@@ -21,7 +24,12 @@ import numpy
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, FEED, VOCABULARY, CONTEXT = 2048, 16, 32, 8, 8192, 128256, 2048
 BOS, EOS = 128000, 128001
-THREADS = os.cpu_count()
+CPU = sys.argv[-1] == "--cpu"
+if CPU:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+THREADS = len(os.sched_getaffinity(0))
+# Processor time hardly changes from one turn to the next.
+ROUNDS = 1 if CPU else 3
 
 
 def blocks(random, kind, rows, columns):
@@ -168,6 +176,10 @@ class LlamaCpp:
     def forget(self):
         self.c.llama_memory_clear(self.memory, True)
 
+    def close(self):
+        self.c.llama_free(self.context)
+        self.c.llama_model_free(self.model)
+
     def decode(self, sequences, prompt, tokens):
         self.forget()
         for sequence in range(sequences):
@@ -175,7 +187,7 @@ class LlamaCpp:
         begun = time.perf_counter()
         for position in range(prompt, prompt + tokens):
             self.step([(sequence, position, True) for sequence in range(sequences)])
-        return sequences * tokens / (time.perf_counter() - begun)
+        return sequences * tokens / max(time.perf_counter() - begun, 1e-9)
 
     def prefill(self, tokens):
         self.forget()
@@ -200,6 +212,55 @@ class SentenceTransformers:
         return done / (time.perf_counter() - begun)
 
 
+def used(process):
+    """Seconds of processor time so far."""
+    fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cost(process, work, *arguments):
+    begun = used(process)
+    work(*arguments)
+    return used(process) - begun
+
+
+def cpu(program, folder, minilm):
+    print("| processor time, one thread, ms for each | ours | peer | ours / peer | |\n|---|---|---|---|---|", flush=True)
+    me = os.getpid()
+    ours, theirs = Ours(program, minilm), SentenceTransformers(minilm)
+    for texts in (32, 1):
+        # Both do as many texts as they can in their time, so what one cost is what all cost over how many they were.
+        def each(process, embed):
+            begun, clock = used(process), time.perf_counter()
+            rate = embed(texts, 126)
+            return 1000 * (used(process) - begun) / (rate * (time.perf_counter() - clock))
+
+        mine = lambda: each(ours.process.pid, lambda *of: ours.ask("embed", *of))
+        row(f"MiniLM, 128 tokens, batch {texts}, text", *turns(mine, lambda: each(me, theirs.embed)))
+    ours.close()
+    del theirs
+    for kind in ("Q4_K", "Q8_0"):
+        path = write_model(folder, kind)
+        theirs, ours = LlamaCpp(path), Ours(program, path.parent)
+        mine = lambda *words: cost(ours.process.pid, ours.ask, *words)
+        mine("prefill", 64), theirs.prefill(64)
+        row(
+            f"{kind.lower()}: prefill 512, token",
+            *turns(lambda: 1000 * mine("prefill", 512) / 512, lambda: 1000 * cost(me, theirs.prefill, 512) / 512),
+        )
+        for sequences, prompt, tokens in ((1, 512, 24), (16, 32, 8)):
+            count = 1000 / (sequences * tokens)
+            row(
+                f"{kind.lower()}: decode, {sequences} sequences, context {prompt}, token",
+                *turns(
+                    lambda: count * (mine("answer", sequences, prompt, tokens + 2) - mine("answer", sequences, prompt, 2)),
+                    lambda: count * (cost(me, theirs.decode, sequences, prompt, tokens) - cost(me, theirs.decode, sequences, prompt, 0)),
+                ),
+            )
+        ours.close()
+        theirs.close()
+
+
 def row(work, ours, theirs=None, note=""):
     ours = statistics.median(ours)
     if theirs:
@@ -210,16 +271,16 @@ def row(work, ours, theirs=None, note=""):
     return ours
 
 
-def turns(rounds, ours, theirs):
+def turns(ours, theirs):
     """Who begins changes with the round."""
     found = ([], [])
-    for number in range(rounds):
+    for number in range(ROUNDS):
         for side in (0, 1) if number % 2 else (1, 0):
             found[side].append((ours, theirs)[side]())
     return found
 
 
-def chat(program, folder, kind, rounds):
+def chat(program, folder, kind):
     path = write_model(folder, kind)
     theirs = LlamaCpp(path)
     ours = Ours(program, path.parent)
@@ -229,14 +290,14 @@ def chat(program, folder, kind, rounds):
     print(f"| {name}: resident after a step, times the file of {size / 1e6:.0f} MB | {ours.ask('memory') / size:.2f} | – | – | |", flush=True)
     one = row(
         f"{name}: decode, 1 sequence, context 512, tok/s",
-        *turns(rounds, lambda: ours.ask("decode", 1, 512, 24), lambda: theirs.decode(1, 512, 24)),
+        *turns(lambda: ours.ask("decode", 1, 512, 24), lambda: theirs.decode(1, 512, 24)),
     )
     many = row(
         f"{name}: decode, 16 sequences, tok/s",
-        *turns(rounds, lambda: ours.ask("decode", 16, 32, 12), lambda: theirs.decode(16, 32, 12)),
+        *turns(lambda: ours.ask("decode", 16, 32, 12), lambda: theirs.decode(16, 32, 12)),
     )
     print(f"| {name}: 16 sequences over 1 | {many / one:.2f} | – | – | |", flush=True)
-    row(f"{name}: prefill 512, tok/s", *turns(rounds, lambda: ours.ask("prefill", 512), lambda: theirs.prefill(512)))
+    row(f"{name}: prefill 512, tok/s", *turns(lambda: ours.ask("prefill", 512), lambda: theirs.prefill(512)))
     if kind == "Q4_K":
         alone = statistics.median(ours.ask("first", 64) for _ in range(7))
         rate = ours.ask("capacity", 64, 16)
@@ -248,22 +309,23 @@ def chat(program, folder, kind, rounds):
 
 def main():
     program, folder, minilm = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
-    rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
     model_names = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     print(f"{platform.machine()}, {model_names[0].split(':')[1].strip() if model_names else '?'}, {THREADS} threads; load {os.getloadavg()[0]:.1f} at the start\n")
+    if CPU:
+        return cpu(program, folder, minilm)
     print("| work | ours | peer | ratio | |\n|---|---|---|---|---|", flush=True)
     ours, theirs = Ours(program, minilm), SentenceTransformers(minilm)
     row("memory read by all threads, GB/s", [ours.ask("bandwidth") / 1e9])
     quantized = Ours(program, minilm, "q8_0")
     for texts in (32, 1):
         single = f"MiniLM, 128 tokens, batch {texts}, texts/s"
-        one, other = turns(rounds, lambda: ours.ask("embed", texts, 126), lambda: theirs.embed(texts, 126))
+        one, other = turns(lambda: ours.ask("embed", texts, 126), lambda: theirs.embed(texts, 126))
         row(single, one, other)
-        row(f"{single}, ours in q8_0", [quantized.ask("embed", texts, 126) for _ in range(rounds)], other)
+        row(f"{single}, ours in q8_0", [quantized.ask("embed", texts, 126) for _ in range(ROUNDS)], other)
     ours.close(), quantized.close()
     for kind in ("Q4_K", "Q8_0"):
-        chat(program, folder, kind, rounds)
-    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+        chat(program, folder, kind)
 
 
 main()
+print(f"\nload {os.getloadavg()[0]:.1f} at the end")

@@ -2,6 +2,7 @@
 //! one number, so that it can take turns with another program.
 //!
 //! - `decode SEQUENCES PROMPT TOKENS`: tokens per second of all answers together, prompts not counted
+//! - `answer SEQUENCES PROMPT TOKENS`: seconds until all answers are there
 //! - `prefill TOKENS`: tokens of a prompt per second
 //! - `first PROMPT`: seconds to the first token, nobody else there
 //! - `capacity PROMPT TOKENS`: requests per second, sixteen callers
@@ -45,6 +46,7 @@ fn main() {
         callers += 100;
         let answer = match words[0] {
             "decode" => decode(&engine, callers, number(1), number(2), number(3)),
+            "answer" => answer(&engine, callers, number(1), number(2), number(3)),
             "prefill" => number(1) as f64 / ask(&engine, callers, number(1), 1).1,
             "first" => ask(&engine, callers, number(1), 2).0,
             "capacity" => capacity(&engine, callers, number(1), number(2)),
@@ -90,18 +92,20 @@ fn ask(engine: &Engine, caller: usize, prompt: usize, tokens: usize) -> (f64, f6
     }
 }
 
+fn answer(engine: &Engine, caller: usize, sequences: usize, prompt: usize, tokens: usize) -> f64 {
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for sequence in 0..sequences {
+            scope.spawn(move || ask(engine, caller + sequence, prompt, tokens));
+        }
+    });
+    begun.elapsed().as_secs_f64()
+}
+
 /// By the difference between long answers and short ones, of prompts that are remembered.
 fn decode(engine: &Engine, caller: usize, sequences: usize, prompt: usize, tokens: usize) -> f64 {
     const FEW: usize = 2;
-    let all = |tokens: usize| {
-        let begun = Instant::now();
-        thread::scope(|scope| {
-            for sequence in 0..sequences {
-                scope.spawn(move || ask(engine, caller + sequence, prompt, tokens));
-            }
-        });
-        begun.elapsed().as_secs_f64()
-    };
+    let all = |tokens: usize| answer(engine, caller, sequences, prompt, tokens);
     all(FEW);
     let (few, many) = (all(FEW), all(FEW + tokens));
     (sequences * tokens) as f64 / (many - few)
