@@ -344,7 +344,10 @@ fn a_request_over_its_deadline_is_told_so() {
     });
     assert!(begun.elapsed() < std::time::Duration::from_secs(3));
     assert_eq!(engine.stats().failed, 2);
-    assert_eq!(engine.stats().kv_blocks_used, 0);
+    // Told before the next report of the numbers.
+    while engine.stats().kv_blocks_used > 0 {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
