@@ -4,6 +4,7 @@
 mod answer;
 mod capped;
 mod headers;
+mod replay;
 mod stream;
 
 use std::convert::Infallible;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tower::util::{BoxCloneSyncService, service_fn};
 
 use answer::{Answer, Refusal};
+use replay::Replay;
 use stream::Tethered;
 
 use crate::body::{SessionBody, boxed};
@@ -25,7 +27,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::pool::Pool;
 use crate::{AttestedSession, Limits, challenge, local, report};
 
-/// A request that raced with the end of its session is sent once more, on the next one; only if it was never sent.
+/// A request that raced with the end of its session is sent once more, on the next one; only if it was never sent, or never acted on.
 const ATTEMPTS: usize = 2;
 
 pub(crate) type Service = BoxCloneSyncService<Request<Incoming>, Response<SessionBody>, Infallible>;
@@ -170,18 +172,22 @@ impl Inner {
 
     async fn send(
         &self,
-        mut request: Request<SessionBody>,
+        request: Request<SessionBody>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Answer, Refusal> {
+        let (head, body) = request.into_parts();
+        let (replay, mut body) = Replay::new(body);
         let mut attempt = 0;
         loop {
             let session = self.pool.session().await.map_err(Refusal::Unready)?;
+            let request = Request::from_parts(head.clone(), body);
             match session.try_send(request).await {
                 Ok(response) => return Ok(answered(response, session, slot)),
                 Err(unsent) => {
                     attempt += 1;
-                    match unsent.request {
-                        Some(again) if attempt < ATTEMPTS => request = again,
+                    let harmless = unsent.request.is_some() || unsent.unprocessed;
+                    match replay.again() {
+                        Some(again) if harmless && attempt < ATTEMPTS => body = again,
                         _ => return Err(Refusal::Broken(unsent.error)),
                     }
                 }

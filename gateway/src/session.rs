@@ -2,6 +2,7 @@
 
 mod renewal;
 mod state;
+mod unprocessed;
 mod unverified;
 mod watched;
 
@@ -61,11 +62,13 @@ pub struct AttestedSession {
     _kill: Kill,
 }
 
-/// A request that was not sent, or whose fate is unknown when `request` is none.
+/// A request that was not sent, or whose fate is unknown when `request` is none and it is not `unprocessed`.
 #[derive(Debug)]
 pub struct Unsent {
     pub error: Error,
     pub request: Option<Request<SessionBody>>,
+    /// It was sent, and the server has certainly not acted on it: it may be sent again.
+    pub unprocessed: bool,
 }
 
 impl AttestedSession {
@@ -111,17 +114,24 @@ impl AttestedSession {
     ) -> Result<Response<Incoming>, Box<Unsent>> {
         if let Err(error) = self.check() {
             let request = Some(request);
-            return Err(Box::new(Unsent { error, request }));
+            return Err(Box::new(Unsent {
+                error,
+                request,
+                unprocessed: false,
+            }));
         }
         *request.uri_mut() = enclave_uri(request.uri());
         let sent = self.sender.clone().try_send_request(request).await;
         sent.map_err(|mut error| {
             let request = error.take_message();
-            let error = self
-                .check()
-                .err()
-                .unwrap_or_else(|| Error::Connection(error.into_error()));
-            Box::new(Unsent { error, request })
+            let error = error.into_error();
+            let unprocessed = unprocessed::certainly(&error);
+            let error = self.check().err().unwrap_or(Error::Connection(error));
+            Box::new(Unsent {
+                error,
+                request,
+                unprocessed,
+            })
         })
     }
 
