@@ -309,6 +309,8 @@ fn run(way: &str, dir: &Path) -> Run {
     let done = Command::new(std::env::current_exe().unwrap())
         .args(["load", way])
         .arg(dir)
+        // As init sets it for the enclave, and for all ways alike.
+        .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
         .env(
             "RAYON_NUM_THREADS",
             std::thread::available_parallelism().unwrap().to_string(),
