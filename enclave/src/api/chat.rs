@@ -5,10 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use engine::ChatEvent;
 
 use super::error::ApiError;
-use super::server_sent::{Sources, respond, stream};
+use super::server_sent::{Sources, begin};
 use super::{App, object, random_hex, with_model};
 use crate::tls::Connection;
 
@@ -61,12 +60,7 @@ pub(super) async fn chat(
         let answer = Completion::new(&head, &whole);
         return Ok(with_model(Json(answer).into_response(), model));
     }
-    // The first event decides the status: a request that fails before its first token is an error like any other.
-    let mut sources = Sources::new(vec![events]);
-    let first = match sources.next().await {
-        (_, ChatEvent::Failed(error)) => return Err(failed(error)),
-        first => first,
-    };
     let chunks = Chunks::new(head, choices, request.include_usage);
-    Ok(with_model(respond(stream(chunks, first, sources)), model))
+    let response = begin(chunks, Sources::new(vec![events]), failed).await?;
+    Ok(with_model(response, model))
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use engine::ChatEvent;
 
 use super::chat::{Head, Whole};
 use super::error::ApiError;
-use super::server_sent::{Sources, respond, stream};
+use super::server_sent::{Sources, begin};
 use super::{App, object, random_hex, with_model};
 use crate::tls::Connection;
 
@@ -63,13 +62,7 @@ pub(super) async fn complete(
         let answer = Completion::new(&head, &wholes);
         return Ok(with_model(Json(answer).into_response(), model));
     }
-    // The first event decides the status: a request that fails before its first token is an error like any other.
-    let mut sources = Sources::new(receivers);
-    let first = match sources.next().await {
-        (_, ChatEvent::Failed(error)) => return Err(failed(error)),
-        first => first,
-    };
     let chunks = Chunks::new(head, request.choices, request.include_usage);
-    let stream = stream(chunks, first, sources);
-    Ok(with_model(respond(stream), model))
+    let response = begin(chunks, Sources::new(receivers), failed).await?;
+    Ok(with_model(response, model))
 }

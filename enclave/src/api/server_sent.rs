@@ -81,6 +81,22 @@ impl Sources {
     }
 }
 
+/// The answer as a stream. The first event decides the status: a request that fails before its first token is an error like any other.
+///
+/// # Errors
+/// What `failed` makes of that failure.
+pub(crate) async fn begin(
+    writer: impl Writer,
+    mut sources: Sources,
+    failed: impl FnOnce(EngineError) -> ApiError,
+) -> Result<Response, ApiError> {
+    let first = match sources.next().await {
+        (_, ChatEvent::Failed(error)) => return Err(failed(error)),
+        first => first,
+    };
+    Ok(respond(stream(writer, first, sources)))
+}
+
 /// `first` was already taken from `sources`.
 pub(crate) fn stream(
     writer: impl Writer,
@@ -100,9 +116,7 @@ pub(crate) fn stream(
     })
 }
 
-pub(crate) fn respond(
-    stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
-) -> Response {
+fn respond(stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),

@@ -1,13 +1,15 @@
 use std::pin::pin;
 
 use engine::{
-    EngineError, FinishReason, Input, Message, Piece, Role, Text, TokenChance, TokenLogprob, Usage,
+    ChatEvent, EngineError, FinishReason, Input, Message, Piece, Role, Text, TokenChance,
+    TokenLogprob, Usage,
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::generation::Request;
+use crate::api::server_sent::stream;
 use crate::config::Limits;
 
 fn parsed(body: &Value) -> Result<Request, ApiError> {

@@ -1,12 +1,13 @@
 use std::pin::pin;
 
-use engine::{FinishReason, Input, Piece, Text, TokenChance, TokenLogprob, Usage};
+use engine::{ChatEvent, FinishReason, Input, Piece, Text, TokenChance, TokenLogprob, Usage};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::request::Request;
 use super::*;
+use crate::api::server_sent::stream;
 use crate::config::Limits;
 
 fn parsed(body: &Value) -> Result<Request, ApiError> {
