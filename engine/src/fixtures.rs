@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use candle_core::{
@@ -714,6 +714,15 @@ pub(crate) fn choices(engine: &Engine, request: ChatRequest) -> Choices {
         }
     }
     panic!("the answer has no end");
+}
+
+/// Waits for what follows an answer, in the engine's own time.
+pub(crate) fn eventually(what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {

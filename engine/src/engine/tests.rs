@@ -9,7 +9,9 @@ use tokio::time::{Instant, timeout};
 use super::{Engine, ModelKind, Side};
 use crate::{
     ChatEvent, DirFiles, EngineError, EngineOptions, Health, LoadError, ModelFiles,
-    fixtures::{Script, answer, ask, bert_files, block_on, llama_files, llama_weights, options},
+    fixtures::{
+        Script, answer, ask, bert_files, block_on, eventually, llama_files, llama_weights, options,
+    },
     turns::Turns,
 };
 
@@ -112,7 +114,7 @@ fn callers_who_have_gone_do_not_keep_their_places_behind_a_long_answer() {
         EngineError::Overloaded
     );
     drop(gone);
-    std::thread::sleep(40 * STEP);
+    eventually(|| engine.stats().cancelled == 2);
     let _fifth = engine.chat(ask("fifth")).unwrap();
     let stats = engine.stats();
     assert_eq!((stats.cancelled, stats.running), (2, 1));
@@ -156,7 +158,8 @@ fn a_reader_that_does_not_read_holds_nobody_up() {
     let engine = Script::new(&"x".repeat(500)).engine(options());
     let idle = engine.chat(ask("hi")).unwrap();
     assert_eq!(answer(&engine, ask("hi")).text().len(), 500);
-    assert_eq!(idle.len(), 502);
+    // Both may end in the same step, and the other is told first.
+    eventually(|| idle.len() == 502);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
 use crate::{
     ChatEvent, ChatRequest, Engine, EngineError, EngineOptions, FinishReason,
     decoder::Decoder as _,
-    fixtures::{Answer, Script, answer, ask, block_on, llama_files, options},
+    fixtures::{Answer, Script, answer, ask, block_on, eventually, llama_files, options},
     kv::BLOCK,
 };
 
@@ -93,8 +93,7 @@ fn where_memory_runs_out_a_request_waits_and_ends_all_the_same() {
     assert!(stats.preempted > 0, "{stats:?}");
     assert_eq!((stats.completed, stats.failed), (10, 0));
     // Known beginnings are not in use.
-    std::thread::sleep(20 * STEP);
-    assert_eq!(engine.stats().kv_blocks_used, 0);
+    eventually(|| engine.stats().kv_blocks_used == 0);
 }
 
 #[test]
@@ -130,9 +129,7 @@ fn a_request_that_is_given_up_frees_its_memory_within_a_step() {
         assert!(engine.stats().kv_blocks_used >= 1);
         let before = steps.load(Ordering::SeqCst);
         drop(events);
-        while engine.stats().kv_blocks_used > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        eventually(|| engine.stats().kv_blocks_used == 0);
         assert!(steps.load(Ordering::SeqCst) - before <= 2);
         assert_eq!((engine.stats().cancelled, engine.stats().running), (4, 0));
     });

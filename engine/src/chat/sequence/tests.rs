@@ -1,6 +1,6 @@
 use crate::{
     ChatRequest, EngineError, EngineOptions, FinishReason, Input, Message, Role, Text,
-    fixtures::{Script, answer, ask, choices, llama_files, options},
+    fixtures::{Script, answer, ask, choices, eventually, llama_files, options},
 };
 
 fn stop_at(stops: &[&str]) -> ChatRequest {
@@ -301,9 +301,7 @@ fn each_choice_takes_a_place_in_the_queue() {
         ..ask("hi")
     };
     let _running = engine.chat(request(1)).unwrap();
-    while engine.stats().queue_depth > 0 {
-        std::thread::yield_now();
-    }
+    eventually(|| engine.stats().queue_depth == 0);
     let waiting = engine.chat(request(3)).unwrap();
     assert_eq!(engine.stats().queue_depth, 3);
     assert_eq!(
@@ -313,9 +311,7 @@ fn each_choice_takes_a_place_in_the_queue() {
     assert_eq!(engine.stats().queue_depth, 3, "none of the two is taken");
     let _last = engine.chat(request(1)).unwrap();
     drop(waiting);
-    while engine.stats().queue_depth > 1 {
-        std::thread::yield_now();
-    }
+    eventually(|| engine.stats().queue_depth <= 1);
     assert!(engine.chat(request(3)).is_ok());
     assert!(matches!(
         engine.chat(request(5)).err().unwrap(),
@@ -345,9 +341,7 @@ fn a_request_over_its_deadline_is_told_so() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(3));
     assert_eq!(engine.stats().failed, 2);
     // Told before the next report of the numbers.
-    while engine.stats().kv_blocks_used > 0 {
-        std::thread::yield_now();
-    }
+    eventually(|| engine.stats().kv_blocks_used == 0);
 }
 
 #[test]
