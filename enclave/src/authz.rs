@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityAttrEvaluationError, EntityId,
@@ -15,6 +16,9 @@ use identity::SpiffeId;
 
 #[cfg(test)]
 mod tests;
+
+/// Callers of one enclave, some 100 bytes each.
+const MAX_PERMITTED: usize = 1024;
 
 const SCHEMA: &str = include_str!("authz/schema.cedarschema");
 
@@ -97,6 +101,9 @@ pub struct Authorization {
     policies: PolicySet,
     schema: Schema,
     types: Types,
+    /// Callers and enclaves whose question for evidence was permitted. It has no context and the policy never changes, so the answer
+    /// does not either; to ask again takes a tenth of a millisecond, which every new connection would pay.
+    permitted: Mutex<HashSet<(String, String)>>,
 }
 
 struct Types {
@@ -138,6 +145,7 @@ impl Authorization {
                 enclave: name("Enclave")?,
                 action: name("Action")?,
             },
+            permitted: Mutex::default(),
         })
     }
 
@@ -214,13 +222,33 @@ impl Authorization {
     /// # Errors
     /// [`Denied`].
     pub fn attest(&self, caller: &SpiffeId, enclave: &SpiffeId) -> Result<Permit<Attest>, Denied> {
-        let uid = uid(&self.types.enclave, &enclave.to_string());
-        let entity = Entity::new_no_attrs(uid.clone(), HashSet::new());
-        self.decide::<Attest>(caller, uid, entity, [])?;
+        let resource = enclave.to_string();
+        let question = (caller.to_string(), resource);
+        if !self.with_permitted(|permitted| permitted.contains(&question)) {
+            let uid = uid(&self.types.enclave, &question.1);
+            let entity = Entity::new_no_attrs(uid.clone(), HashSet::new());
+            self.decide::<Attest>(caller, uid, entity, [])?;
+            self.with_permitted(|permitted| {
+                if permitted.len() >= MAX_PERMITTED {
+                    permitted.clear();
+                }
+                permitted.insert(question.clone());
+            });
+        }
         Ok(Permit {
-            resource: enclave.to_string(),
+            resource: question.1,
             action: PhantomData,
         })
+    }
+
+    /// Nothing in here can panic half-way, so what a poisoned lock guards is whole.
+    fn with_permitted<T>(&self, access: impl FnOnce(&mut HashSet<(String, String)>) -> T) -> T {
+        access(
+            &mut self
+                .permitted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     fn on_model<A: Action>(

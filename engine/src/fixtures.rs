@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use candle_core::{
@@ -20,6 +20,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use rayon::ThreadPoolBuilder;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     ChatEvent, ChatRequest, Engine, EngineError, EngineOptions, FinishReason, Message, ModelFiles,

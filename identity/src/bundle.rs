@@ -12,7 +12,8 @@ use webpki::{
     RequiredEkuNotFoundContext,
 };
 
-use crate::leaf::{leaf, signing_certificate};
+use crate::leaf::{Window, leaf, signing_certificate};
+use crate::proven::Proven;
 use crate::{BundleDocument, Error, Leaf, pem, tls};
 
 /// Most certificates a peer may send, leaf included. SPIRE nests two or three; eight leaves room, bounds the work.
@@ -26,6 +27,8 @@ pub type BundleHandle = Arc<ArcSwap<TrustBundles>>;
 #[derive(Clone, Debug, Default)]
 pub struct TrustBundles {
     domains: HashMap<TrustDomain, Domain>,
+    /// Under exactly these domains.
+    proven: Proven,
 }
 
 #[derive(Clone, Debug)]
@@ -46,8 +49,7 @@ impl Domain {
 struct Anchor {
     anchor: TrustAnchor<'static>,
     der: CertificateDer<'static>,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    valid: Window,
 }
 
 impl TrustBundles {
@@ -87,6 +89,7 @@ impl TrustBundles {
         trust_domain: TrustDomain,
         certificates: Vec<CertificateDer<'static>>,
     ) -> Result<(), Error> {
+        self.proven = Proven::default();
         self.domains.remove(&trust_domain);
         let anchors = certificates
             .into_iter()
@@ -131,6 +134,7 @@ impl TrustBundles {
             anchors,
             sequence: document.sequence,
         };
+        self.proven = Proven::default();
         self.domains.insert(trust_domain.clone(), domain);
         Ok(true)
     }
@@ -187,21 +191,31 @@ impl TrustBundles {
                 max: MAX_CHAIN,
             });
         }
+        let key = Proven::key(end_entity, intermediates);
+        if let Some(leaf) = self.proven.find(&key, now) {
+            return Ok(leaf);
+        }
         let leaf = leaf(end_entity)?;
         leaf.valid_at(now)?;
         // webpki looks at the CA flag and path lengths, not at key usage or names: those rules are ours to hold.
+        let mut window = Window::new(leaf.not_before, leaf.not_after);
         for certificate in intermediates {
-            signing_certificate(certificate)?;
+            window = window.within(signing_certificate(certificate)?);
         }
         let domain = leaf.id.trust_domain();
-        let anchors: Vec<TrustAnchor<'_>> = self
+        let mut anchors = Vec::<TrustAnchor<'_>>::new();
+        for anchor in self
             .domains
             .get(domain)
             .into_iter()
             .flat_map(|domain| &domain.anchors)
-            .filter(|anchor| (anchor.not_before..=anchor.not_after).contains(&now))
-            .map(|anchor| anchor.anchor.clone())
-            .collect();
+        {
+            if anchor.valid.contains(now) {
+                // Whichever of them it is that vouches.
+                window = window.within(anchor.valid);
+                anchors.push(anchor.anchor.clone());
+            }
+        }
         if anchors.is_empty() {
             return Err(Error::UnknownTrustDomain(domain.clone()));
         }
@@ -221,22 +235,21 @@ impl TrustBundles {
                 None,
             )
             .map_err(untrusted)?;
+        // Not so where the peer sent along a certificate that is no part of the path and not valid: nothing to remember.
+        if window.contains(now) {
+            self.proven.insert(key, window, leaf.clone());
+        }
         Ok(leaf)
     }
 }
 
 impl Anchor {
     fn new(der: CertificateDer<'static>) -> Result<Self, Error> {
-        let (not_before, not_after) = signing_certificate(&der)?;
+        let valid = signing_certificate(&der)?;
         let anchor = webpki::anchor_from_trusted_cert(&der)
             .map_err(|_detail| Error::Encoding("trust anchor"))?
             .to_owned();
-        Ok(Self {
-            anchor,
-            der,
-            not_before,
-            not_after,
-        })
+        Ok(Self { anchor, der, valid })
     }
 }
 

@@ -79,7 +79,7 @@ impl Authority {
 
     fn new(chain: Vec<CertificateDer<'static>>, key: P256Key) -> Result<Self, Error> {
         let own = chain.first().ok_or(Error::NoCertificate)?;
-        let (_, not_after) = signing_certificate(own)?;
+        let not_after = signing_certificate(own)?.not_after();
         let certificate = parse(own)?;
         if certificate.tbs_certificate.subject_pki.raw != key.subject_public_key_info() {
             return Err(Error::KeyMismatch);

@@ -50,6 +50,38 @@ impl Leaf {
     }
 }
 
+/// When something is valid, both ends included (RFC 5280 §4.1.2.5).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Window {
+    pub(crate) fn new(not_before: SystemTime, not_after: SystemTime) -> Self {
+        Self {
+            not_before,
+            not_after,
+        }
+    }
+
+    pub(crate) fn not_after(self) -> SystemTime {
+        self.not_after
+    }
+
+    /// When both are.
+    pub(crate) fn within(self, other: Self) -> Self {
+        Self {
+            not_before: self.not_before.max(other.not_before),
+            not_after: self.not_after.min(other.not_after),
+        }
+    }
+
+    pub(crate) fn contains(self, now: SystemTime) -> bool {
+        self.not_before <= now && now <= self.not_after
+    }
+}
+
 /// Reads one DER certificate and applies the leaf rules. Validity, signature and path are not looked at.
 ///
 /// # Errors
@@ -89,7 +121,7 @@ pub fn other_names(der: &[u8]) -> Result<usize, Error> {
 }
 
 /// Applies the rules for a certificate that signs others (SPIFFE X509-SVID §3.1, §4.3).
-pub(crate) fn signing_certificate(der: &[u8]) -> Result<(SystemTime, SystemTime), Error> {
+pub(crate) fn signing_certificate(der: &[u8]) -> Result<Window, Error> {
     let certificate = parse(der)?;
     let constraints = certificate
         .basic_constraints()
@@ -111,7 +143,7 @@ pub(crate) fn signing_certificate(der: &[u8]) -> Result<(SystemTime, SystemTime)
         }
     }
     let validity = &certificate.tbs_certificate.validity;
-    Ok((
+    Ok(Window::new(
         system_time(validity.not_before)?,
         system_time(validity.not_after)?,
     ))

@@ -19,6 +19,7 @@ pub mod federation;
 pub mod issue;
 mod leaf;
 pub mod pem;
+mod proven;
 mod session;
 mod svid;
 mod tls;

@@ -117,12 +117,54 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let (stop, stopping) = watch::channel(false);
+    // On a worker, whoever waits for it here: connections accepted on a program's main thread would each have to be woken up on
+    // another. A set, because it aborts what is in it when it is dropped.
+    let mut accepting = JoinSet::new();
+    accepting.spawn(accept_all(listener, accept, limits, turnover, stopping));
+    let outcome = tokio::select! {
+        biased;
+        () = shutdown => {
+            stop.send_replace(true);
+            accepting.join_next().await
+        }
+        outcome = accepting.join_next() => outcome,
+    };
+    match outcome {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(ended)) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(ended) => Err(io::Error::other(ended)),
+        },
+        None => Ok(()),
+    }
+}
+
+/// Until `stopping` says so; then until the drain is over.
+async fn accept_all<A, F, Io, S, B>(
+    listener: Listener,
+    accept: A,
+    limits: ServeLimits,
+    turnover: watch::Receiver<()>,
+    stopping: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    A: Fn(Stream) -> F,
+    F: Future<Output = io::Result<(Io, S)>> + Send + 'static,
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
     let http = Arc::new(http(&limits));
     let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let (stop, stopping) = watch::channel(false);
+    let (stop, drains) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut backoff = AcceptBackoff::default();
-    let mut shutdown = pin!(shutdown);
+    let mut shutdown = pin!(stopped(stopping));
 
     let outcome = loop {
         let accepted = tokio::select! {
@@ -155,9 +197,9 @@ where
         let mut turnover = turnover.clone();
         turnover.mark_unchanged();
         let handshake = accept(stream);
-        let (http, stopping) = (Arc::clone(&http), stopping.clone());
+        let (http, drains) = (Arc::clone(&http), drains.clone());
         connections.spawn(async move {
-            connection::run(handshake, &http, limits, turnover, stopping).await;
+            connection::run(handshake, &http, limits, turnover, drains).await;
             drop(slot);
         });
     };
@@ -176,6 +218,11 @@ where
         connections.shutdown().await;
     }
     outcome
+}
+
+/// Also when whoever would say so is gone.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    stopping.wait_for(|stop| *stop).await.ok();
 }
 
 fn http(limits: &ServeLimits) -> auto::Builder<TokioExecutor> {

@@ -34,6 +34,30 @@ fn a_permit_names_what_was_permitted() {
 }
 
 #[test]
+fn evidence_for_one_caller_is_no_permit_for_another() {
+    let one = policy(
+        r#"permit(principal, action == Action::"attest", resource)
+           when { principal.path == "/app" && resource == Enclave::"spiffe://cloister.dev/enclave" };"#,
+    );
+    let denied = Some(Denied { action: "attest" });
+    for _ in 0..2 {
+        assert!(one.attest(&id("/app"), &id("/enclave")).is_ok());
+        assert_eq!(one.attest(&id("/other"), &id("/enclave")).err(), denied);
+        assert_eq!(one.attest(&id("/app"), &id("/second")).err(), denied);
+    }
+}
+
+#[test]
+fn callers_who_asked_for_evidence_take_bounded_memory() {
+    let all = policy("permit(principal, action, resource);");
+    for number in 0..MAX_PERMITTED + 10 {
+        let caller = id(&format!("/app/{number}"));
+        all.attest(&caller, &id("/enclave")).unwrap();
+    }
+    assert_eq!(all.with_permitted(|permitted| permitted.len()), 10);
+}
+
+#[test]
 fn what_no_policy_permits_is_denied() {
     let chat_only = policy(r#"permit(principal, action == Action::"chat", resource);"#);
     assert!(chat_only.chat(&id("/app"), MODEL, 10, false).is_ok());

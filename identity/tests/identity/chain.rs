@@ -1,5 +1,8 @@
+use std::time::Duration;
+
+use base64::Engine as _;
 use identity::issue::{Authority, new_svid};
-use identity::{Error, MAX_CHAIN, TrustBundles};
+use identity::{BundleDocument, Error, MAX_CHAIN, TrustBundles};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 
@@ -243,4 +246,89 @@ fn reads_back_an_authority_from_pem() {
     assert!(bundles.verify(svid.chain(), now()).is_ok());
     let wrong = Authority::from_pem(&issuer.cert_pem(), &root.key_pem().unwrap());
     assert!(matches!(wrong.err(), Some(Error::KeyMismatch)));
+}
+
+/// Verified once, and so remembered.
+fn proven(ca: &LooseCa, chain: &[CertificateDer<'static>]) -> TrustBundles {
+    let bundles = bundle("one.test", &[&ca.der]);
+    for _ in 0..2 {
+        bundles.verify(chain, now()).unwrap();
+    }
+    bundles
+}
+
+#[test]
+fn a_chain_that_passed_is_refused_once_its_root_is_withdrawn() {
+    let (ca, next) = (LooseCa::new(), LooseCa::new());
+    let chain = [ca.leaf(|_| {})];
+    let untrusted = |error: &Error| matches!(error, Error::Untrusted { .. });
+
+    let mut replaced = proven(&ca, &chain);
+    replaced
+        .insert(domain("one.test"), vec![next.der.clone()])
+        .unwrap();
+    refused(&replaced, &chain, untrusted);
+
+    let mut updated = proven(&ca, &chain);
+    let document = BundleDocument::from_text(&pem_of(&next.der)).unwrap();
+    assert!(updated.update(&domain("one.test"), &document).unwrap());
+    refused(&updated, &chain, untrusted);
+
+    let mut copied = proven(&ca, &chain).clone();
+    copied.insert(domain("one.test"), Vec::new()).unwrap();
+    refused(&copied, &chain, |error| {
+        matches!(error, Error::UnknownTrustDomain(_))
+    });
+}
+
+fn pem_of(der: &CertificateDer<'_>) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
+#[test]
+fn a_chain_that_passed_is_refused_outside_the_validity_of_each_certificate() {
+    let early = now() + HOUR / 2;
+    for which in ["leaf", "intermediate", "root"] {
+        let ends = |this: &str| {
+            if this == which {
+                early
+            } else {
+                now() + 2 * HOUR
+            }
+        };
+        let ca = LooseCa::with(|params| params.not_after = ends("root").into());
+        let below = ca.below(|params| params.not_after = ends("intermediate").into());
+        let leaf = below.leaf(|params| params.not_after = ends("leaf").into());
+        let chain = [leaf, below.der.clone()];
+        let bundles = proven(&ca, &chain);
+        assert!(bundles.verify(&chain, early).is_ok(), "{which}");
+        let late = early + Duration::from_secs(1);
+        assert!(bundles.verify(&chain, late).is_err(), "{which}");
+        // And before any of them began.
+        assert!(bundles.verify(&chain, now() - 48 * HOUR).is_err());
+        assert!(bundles.verify(&chain, now()).is_ok());
+    }
+}
+
+#[test]
+fn a_chain_that_passed_vouches_for_no_other() {
+    let ca = LooseCa::new();
+    let below = ca.below(|_| {});
+    let leaf = below.leaf(|_| {});
+    let bundles = proven(&ca, &[leaf.clone(), below.der.clone()]);
+
+    for at in [leaf.len() - 1, leaf.len() / 2] {
+        let mut other = leaf.to_vec();
+        other[at] ^= 1;
+        let chain = [other.into(), below.der.clone()];
+        assert!(bundles.verify(&chain, now()).is_err(), "byte {at}");
+    }
+    assert!(bundles.verify(std::slice::from_ref(&leaf), now()).is_err());
+    // The same bytes, divided otherwise.
+    let joined = [leaf.as_ref(), below.der.as_ref()].concat();
+    assert!(bundles.verify(&[joined.into()], now()).is_err());
+    // What is proved for one domain's bundle says nothing in another's.
+    let others = bundle("two.test", &[&ca.der]);
+    assert!(others.verify(&[leaf, below.der], now()).is_err());
 }
