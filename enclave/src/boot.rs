@@ -286,6 +286,7 @@ fn engine_options(limits: &Limits, now: &Clock) -> EngineOptions {
     let defaults = EngineOptions::default();
     EngineOptions {
         queue: limits.queue,
+        pin_threads: limits.pin_threads,
         threads: if limits.threads == 0 {
             defaults.threads
         } else {

@@ -1,10 +1,10 @@
 //! Attention of rows over what they hold. Kernels are exchanged here, and no model notices.
 
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::{
     kv::{Held, KvLayer},
+    parallel,
     rows::with_widest_vectors,
 };
 
@@ -59,15 +59,17 @@ pub(crate) fn attend(
             });
         }
     }
-    out.par_chunks_exact_mut(part)
-        .zip(query.par_chunks_exact(part))
+    let few = out
+        .chunks_exact_mut(part)
+        .zip(query.chunks_exact(part))
         .enumerate()
-        .try_for_each(
-            |(index, (out, query))| match seen.get(index / heads.kv_heads) {
-                Some(Some(held)) => one(layer, heads, index % heads.kv_heads, *held, query, out),
-                _ => Ok(()),
-            },
-        )?;
+        .filter_map(|(index, (out, query))| {
+            let held = (*seen.get(index / heads.kv_heads)?)?;
+            Some((index % heads.kv_heads, held, query, out))
+        });
+    parallel::try_for_each(few.collect(), |(head, held, query, out)| {
+        one(layer, heads, head, held, query, out)
+    })?;
 
     for span in spans.iter().filter(|span| span.tokens > FEW) {
         let range = span.start * width..(span.start + span.tokens) * width;

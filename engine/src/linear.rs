@@ -1,20 +1,20 @@
 //! All matrix products with weights. Kernels are exchanged here, and no model notices.
 
-use std::{borrow::Cow, sync::Arc};
+mod quantized;
 
-use candle_core::{
-    D, Device, Result, Tensor,
-    quantized::{GgmlDType, QStorage, QTensor},
-};
+use std::sync::Arc;
+
+use candle_core::{D, Device, Result, Tensor, quantized::GgmlDType};
 
 use crate::{LoadError, rows, weights::Weights};
+pub(crate) use quantized::Quantized;
 
 /// A matrix of weights, `[outputs, inputs]`. Clones share it.
 #[derive(Clone)]
 pub(crate) enum Matrix {
     Dense(Tensor),
     /// Rows in blocks of ggml's formats. Several parts, one below the other, since each passes through a buffer when it is read.
-    Quantized(Vec<Arc<QTensor>>),
+    Quantized(Vec<Arc<Quantized>>),
 }
 
 impl Matrix {
@@ -24,9 +24,8 @@ impl Matrix {
         format: GgmlDType,
         rows: usize,
         inputs: usize,
-    ) -> Result<Arc<QTensor>> {
-        let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, format)?;
-        QTensor::new(storage, (rows, inputs)).map(Arc::new)
+    ) -> Result<Arc<Quantized>> {
+        Quantized::new(bytes, format, rows, inputs).map(Arc::new)
     }
 
     /// `x · Wᵀ` for the rows of `x`, `[rows, inputs]` in f32.
@@ -35,8 +34,7 @@ impl Matrix {
             Self::Dense(weight) => x.matmul(&weight.t()?),
             Self::Quantized(parts) => {
                 let x = x.contiguous()?;
-                // Not candle's QMatMul: an environment variable changes what that does.
-                joined(parts, D::Minus1, |part| x.apply_op1_no_bwd(part.as_ref()))
+                joined(parts, D::Minus1, |part| part.product(&x))
             }
         }
     }
@@ -47,16 +45,16 @@ impl Matrix {
         match self {
             Self::Dense(table) => table.index_select(&list(ids)?, 0),
             Self::Quantized(parts) => match parts.as_slice() {
-                [part] => part.embedding(&list(ids)?),
+                [part] => part.rows(&list(ids)?),
                 parts => {
                     let row = |id: &u32| -> Result<Tensor> {
                         let mut id = *id;
                         for part in parts {
-                            let rows = u32::try_from(part.shape().dims2()?.0)
-                                .map_err(candle_core::Error::wrap)?;
+                            let rows =
+                                u32::try_from(part.outputs()).map_err(candle_core::Error::wrap)?;
                             match id.checked_sub(rows) {
                                 Some(next) => id = next,
-                                None => return part.embedding(&list(&[id])?),
+                                None => return part.rows(&list(&[id])?),
                             }
                         }
                         candle_core::bail!("a token id is beyond the table")
@@ -70,9 +68,9 @@ impl Matrix {
 
 /// One result from the result of each part.
 fn joined(
-    parts: &[Arc<QTensor>],
+    parts: &[Arc<Quantized>],
     dim: D,
-    each: impl Fn(&Arc<QTensor>) -> Result<Tensor>,
+    each: impl Fn(&Arc<Quantized>) -> Result<Tensor>,
 ) -> Result<Tensor> {
     match parts {
         [part] => each(part),
@@ -106,6 +104,10 @@ impl Linear {
     /// The projection that `weight` has as a table already.
     pub(crate) fn from_weight(weight: Matrix) -> Self {
         Self { weight, bias: None }
+    }
+
+    pub(crate) fn is_quantized(&self) -> bool {
+        matches!(self.weight, Matrix::Quantized(_))
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -18,6 +18,7 @@ use crate::{
     decoder::{Decoder, Row},
     kv::{Held, KvPool, KvShape},
     linear::{Linear, Matrix},
+    parallel::Threads,
     weights::Weights,
 };
 use attention::Attention;
@@ -103,6 +104,13 @@ impl Llama {
 impl Decoder for Llama {
     fn shape(&self) -> KvShape {
         self.config.kv_shape()
+    }
+
+    fn threads(&self) -> Threads {
+        match self.head.is_quantized() {
+            true => Threads::Quantized,
+            false => Threads::Rayon,
+        }
     }
 
     fn forward(&self, kv: &mut KvPool, rows: &[Row<'_>]) -> Result<Vec<Option<Vec<f32>>>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPool;
 
 use crate::{
     EngineOptions, LoadError, ModelFiles,
@@ -18,6 +18,7 @@ use crate::{
     llama::{self, Llama},
     scheduler::Scheduler,
     shared::Shared,
+    threads,
     turns::Turns,
     vocabulary::Vocabulary,
     weights::Weights,
@@ -31,11 +32,7 @@ pub(crate) fn load(
     options: EngineOptions,
 ) -> Result<Engine, LoadError> {
     options.check()?;
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .thread_name(|index| format!("engine-{index}"))
-        .build()
-        .map_err(|error| LoadError::Threads(error.into()))?;
+    let pool = threads::pool(&options)?;
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         // candle asks for the number of processors before each matrix product and keeps no answer.
         tracing::warn!("RAYON_NUM_THREADS is not set: every step rereads /proc/cpuinfo");
@@ -108,6 +105,7 @@ fn load_llama(
         family = fields.text("model_type")?.unwrap_or_default(),
         tensors = weights.tensor_count(),
         threads = options.threads,
+        process_bytes = process_bytes(),
         "model loaded"
     );
     start_chat(decoder, vocabulary, settings, template, options, pool)
@@ -180,6 +178,7 @@ fn load_bert(
         family = fields.text("model_type")?.unwrap_or_default(),
         tensors = weights.tensor_count(),
         threads = options.threads,
+        process_bytes = process_bytes(),
         "model loaded"
     );
 
@@ -202,6 +201,16 @@ fn load_bert(
     );
     worker::spawn(pool, Arc::clone(&shared), move || worker.run(jobs))?;
     Ok(Engine::new(Side::Embedding(Box::new(embedding)), shared))
+}
+
+/// What the whole process holds in memory now, by the kernel's account; none where it gives none.
+fn process_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 /// One step, so that weights that do not compute are found before anybody is served, and so that kernels have made their tiles.

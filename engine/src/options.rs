@@ -39,6 +39,9 @@ pub struct EngineOptions {
     /// candle splits its products by it, sizes its process-wide helpers for large element-wise
     /// operations by it, and without it reads /proc/cpuinfo before each product.
     pub threads: usize,
+    /// Each of them stays on a processor of its own, of those that the process may use: steps take more alike, and other programs on
+    /// these processors, other models among them, are not made way for. On Linux.
+    pub pin_threads: bool,
     /// Tokens of a rendered conversation, or of all inputs of one embedding request.
     pub max_prompt_tokens: usize,
     /// Tokens made for one request.
@@ -88,6 +91,7 @@ impl Default for EngineOptions {
         Self {
             queue: 64,
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            pin_threads: false,
             max_prompt_tokens: 16_384,
             max_new_tokens: 4096,
             max_batch_inputs: 256,

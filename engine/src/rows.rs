@@ -5,8 +5,8 @@ mod math;
 mod tests;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor};
-use rayon::prelude::*;
 
+use crate::parallel;
 pub(crate) use math::{Activation, exp};
 
 const LANES: usize = 16;
@@ -54,10 +54,10 @@ impl<F: Fn(usize, &mut [f32]) + Sync> InplaceOp1 for Each<F> {
         };
         match values.len() <= rows * width {
             true => part((0, values)),
-            false => values
-                .par_chunks_mut(rows * width)
-                .enumerate()
-                .for_each(part),
+            false => {
+                let parts = values.chunks_mut(rows * width).enumerate();
+                parallel::for_each(parts.collect(), part);
+            }
         }
         Ok(())
     }

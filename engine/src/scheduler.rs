@@ -1,6 +1,7 @@
 //! Who runs next. Each step is one pass over a row of each sequence: a token of every answer, and chunks of prompts that share
 //! what a step may take. Requests join and leave between two steps.
 
+mod draw;
 mod share;
 
 use std::{
@@ -12,14 +13,16 @@ use tokio::time::Instant;
 
 use crate::{
     EngineError,
-    chat::{ChatJob, ChatSettings, Grammar, Scratch, Sequence, Step},
+    chat::{ChatJob, ChatSettings, Grammar, Sequence, Step},
     decoder::{Decoder, Row},
     gate::Inbox,
     kv::{BLOCK, Blocks, KvPool},
+    parallel,
     shared::{Counters, Shared},
     vocabulary::Vocabulary,
     worker::guarded,
 };
+use draw::{Scratches, draw};
 use share::share;
 
 pub(crate) struct Scheduler<D> {
@@ -33,7 +36,7 @@ pub(crate) struct Scheduler<D> {
     running: Vec<Sequence>,
     /// Had to give their blocks to others; they go on before anybody new comes in.
     waiting: VecDeque<Sequence>,
-    scratch: Scratch,
+    scratches: Scratches,
 }
 
 impl<D: Decoder> Scheduler<D> {
@@ -53,11 +56,12 @@ impl<D: Decoder> Scheduler<D> {
             shared,
             running: Vec::new(),
             waiting: VecDeque::new(),
-            scratch: Scratch::default(),
+            scratches: Scratches::default(),
         }
     }
 
     pub(crate) fn run(mut self, mut queue: Inbox<ChatJob>) {
+        parallel::set_threads(self.decoder.threads());
         let mut last = Instant::now();
         loop {
             if self.running.is_empty() && self.waiting.is_empty() {
@@ -223,28 +227,22 @@ impl<D: Decoder> Scheduler<D> {
             }
         };
         let mut ended = Vec::new();
+        let mut turns = Vec::new();
         for (index, (sequence, count)) in self.running.iter_mut().zip(&counts).enumerate() {
             if *count == 0 {
                 continue;
             }
             let wanted = *count == sequence.pending();
             sequence.advance(*count, &mut self.blocks);
-            let outcome = match logits.next() {
-                Some(None) if !wanted => continue,
-                Some(Some(mut logits)) => guarded(&self.shared, || {
-                    sequence.take(
-                        &mut logits,
-                        &self.settings,
-                        &self.vocabulary,
-                        &mut self.scratch,
-                    )
-                }),
-                _ => Err(EngineError::Internal),
-            };
-            if outcome != Ok(Step::More) {
-                ended.push((index, outcome));
+            match logits.next() {
+                Some(None) if !wanted => {}
+                Some(Some(logits)) => turns.push((index, sequence, logits)),
+                _ => ended.push((index, Err(EngineError::Internal))),
             }
         }
+        let model = (&*self.settings, &*self.vocabulary);
+        ended.extend(draw(turns, model, &self.shared, &self.scratches));
+        ended.sort_unstable_by_key(|(index, _)| *index);
         let count = ended.len();
         for (index, outcome) in ended.into_iter().rev() {
             self.end(index, outcome);

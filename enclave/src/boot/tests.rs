@@ -40,6 +40,8 @@ fn the_limits_reach_the_engine() {
         max_sequences: 23,
         kv_cache_mib: 24,
         deadline_s: 25,
+        threads: 26,
+        pin_threads: true,
         ..Limits::default()
     };
     let now: Clock = Arc::new(|| UNIX_EPOCH);
@@ -59,6 +61,7 @@ fn the_limits_reach_the_engine() {
         options.max_sequences,
     ];
     assert_eq!(counts, [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23]);
+    assert_eq!((options.threads, options.pin_threads), (26, true));
     assert_eq!(options.max_prompt_bytes, 2048);
     assert_eq!(options.max_grammar_cost, 22);
     assert_eq!(options.kv_cache_bytes, 24 << 20);

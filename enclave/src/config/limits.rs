@@ -42,6 +42,8 @@ pub struct Limits {
     pub queue: usize,
     /// Compute threads of one model; 0 takes one per core.
     pub threads: usize,
+    /// Each of them on a processor of its own; for one model on a machine, with a processor to spare for everything else.
+    pub pin_threads: bool,
     pub max_prompt_tokens: usize,
     pub max_new_tokens: u32,
     pub max_batch_inputs: usize,
@@ -88,6 +90,7 @@ impl Default for Limits {
             fetch_timeout_s: 60,
             queue: 64,
             threads: 0,
+            pin_threads: false,
             max_prompt_tokens: 8192,
             max_new_tokens: 4096,
             max_batch_inputs: 256,

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, PoisonError};
 
-use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::quantized::GgmlDType;
 
 use super::{Entry, RowOrder, Weights, rows};
-use crate::{LoadError, linear::Matrix};
+use crate::{
+    LoadError,
+    linear::{Matrix, Quantized},
+};
 
 /// Of one buffer. Larger parts would make fewer products, smaller ones take less memory beside the tensors.
 const PART_BYTES: usize = 8 << 20;
@@ -21,7 +24,7 @@ impl Weights {
         entry: &Entry,
         format: GgmlDType,
         [outputs, inputs]: [usize; 2],
-    ) -> Result<Vec<Arc<QTensor>>, LoadError> {
+    ) -> Result<Vec<Arc<Quantized>>, LoadError> {
         let wrong = || entry.refuse(name, "its bytes do not fit its shape".into());
         let row = inputs
             .checked_div(format.block_size())
@@ -84,7 +87,7 @@ impl Weights {
         offset: u64,
         (rows, inputs): (usize, usize),
         memory: &mut [u8],
-    ) -> Result<Arc<QTensor>, LoadError> {
+    ) -> Result<Arc<Quantized>, LoadError> {
         let read = self.files.read_at(&entry.file, offset, memory);
         read.map_err(|source| LoadError::Read {
             file: entry.file.to_string(),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use candle_core::quantized::{GgmlDType, QTensor};
 
 use super::{Entry, Weights, plan};
-use crate::{LoadError, Quantize};
+use crate::{
+    LoadError, Quantize,
+    linear::{Matrix, Quantized},
+};
 
 /// Each takes the memory of its matrix in f32 meanwhile.
 pub(super) const AT_ONCE: usize = 2;
@@ -40,11 +43,15 @@ impl Weights {
         name: &str,
         entry: &Entry,
         format: GgmlDType,
-    ) -> Result<Vec<Arc<QTensor>>, LoadError> {
+    ) -> Result<Vec<Arc<Quantized>>, LoadError> {
         let turn = self.quantizing.take();
         let dense = self.read(name, entry)?;
+        let (rows, inputs) = dense.dims2().map_err(LoadError::Compute)?;
         let blocks = QTensor::quantize(&dense, format).map_err(LoadError::Compute)?;
+        drop(dense);
+        let bytes = blocks.data().map_err(LoadError::Compute)?;
+        let part = Matrix::quantized_rows(&bytes, format, rows, inputs);
         drop(turn);
-        Ok(vec![Arc::new(blocks)])
+        Ok(vec![part.map_err(LoadError::Compute)?])
     }
 }
