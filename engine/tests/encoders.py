@@ -40,6 +40,8 @@ CASES = {
     "xlm-roberta": ("xlm-roberta", dict(type_vocab_size=1, pad_token_id=1), "mean"),
     "xlm-roberta-score": ("xlm-roberta", dict(type_vocab_size=1, pad_token_id=1, num_labels=1), "score"),
     "roberta": ("roberta", dict(type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5), "lasttoken"),
+    "camembert": ("camembert", dict(type_vocab_size=1, pad_token_id=1), "mean"),
+    "camembert-score": ("camembert", dict(type_vocab_size=1, pad_token_id=1, num_labels=1), "score"),
     "modernbert": ("modernbert", MODERN, "cls"),
     "modernbert-biased": ("modernbert", dict(**MODERN, attention_bias=True, mlp_bias=True, norm_bias=True), "weightedmean"),
     "modernbert-score": ("modernbert", dict(**MODERN, num_labels=1, classifier_pooling="mean", classifier_bias=True), "score"),
@@ -52,7 +54,7 @@ CASES = {
 
 def tokenizer_of(kind, texts):
     """In the way of the family: the special tokens around one text and between two."""
-    roberta = "roberta" in kind
+    roberta = "roberta" in kind or kind == "camembert"
     cls, sep, pad, unknown = ("<s>", "</s>", "<pad>", "<unk>") if roberta else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
     special = [cls, pad, sep, unknown] if roberta else [pad, cls, sep, unknown]
     if roberta:

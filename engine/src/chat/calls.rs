@@ -21,13 +21,15 @@ pub(crate) enum CallFormat {
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 const LIST: &str = "[TOOL_CALLS]";
+/// Mistral's later way, `[TOOL_CALLS]name[ARGS]{…}`, is none that is known here; taken for the list its calls would be lost as text.
+const ARGUMENTS: &str = "[ARGS]";
 /// Calls that a model may list by itself.
 const MAX_LISTED: usize = 16;
 
 impl CallFormat {
     /// What a template shows its model. `None` if it takes no tools, or in a way that is not known here.
     pub(crate) fn of(template: &str) -> Option<Self> {
-        if !template.contains("tools") {
+        if !template.contains("tools") || template.contains(ARGUMENTS) {
             return None;
         }
         if template.contains(LIST) {

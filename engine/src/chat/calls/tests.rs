@@ -156,6 +156,10 @@ fn the_template_says_how_calls_are_written() {
         ),
         ("{% for message in messages %}{% endfor %}", None),
         ("<tool_call>", None),
+        (
+            "{% if tools %}[TOOL_CALLS]{{ name }}[ARGS]{{ arguments }}{% endif %}",
+            None,
+        ),
         ("{% if tools %}in words of its own{% endif %}", None),
     ] {
         assert_eq!(CallFormat::of(template), format, "{template}");
