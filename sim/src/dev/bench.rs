@@ -1,6 +1,7 @@
 //! `cloister-dev bench`: what the whole service costs on this machine, beside the same model called in-process in the same
 //! run. The difference is the price of gateway, relay, TLS and HTTP; the model's own speed cancels out.
 
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use identity::issue::{self, Authority};
 use identity::{Credentials, SpiffeId, TrustBundles, TrustDomain};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::ask;
@@ -23,6 +25,9 @@ const ROUND_TRIPS: usize = 200;
 const EMBEDDINGS: usize = 64;
 const CHATS: usize = 5;
 const ANSWER_TOKENS: u32 = 128;
+/// Callers at once, and how often each asks.
+const CALLERS: usize = 16;
+const ASKS: usize = 4;
 const HOUR: Duration = Duration::from_secs(3600);
 /// One word is one token for both tokenizers, nearly; the exact count is reported.
 const WORDS_128: usize = 126;
@@ -115,15 +120,39 @@ async fn measure(
         "whole service",
         &format!("{served:.1} /s ({:.2} of in-process)", served / alone),
     );
+    screen.heading("The same, 16 callers at once");
+    let alone = together(|caller| {
+        let (direct, text) = (direct.clone(), text.clone());
+        async move {
+            let caller: Arc<str> = caller.to_string().into();
+            for _ in 0..ASKS {
+                direct
+                    .embed(vec![Text::new(text.clone())], Arc::clone(&caller))?
+                    .await?;
+            }
+            Ok(ASKS)
+        }
+    })
+    .await?;
+    let served = together(|_| {
+        let (port, name, text) = (stack.port(), embed.name.clone(), text.clone());
+        async move {
+            for _ in 0..ASKS {
+                ask::embed(port, &name, &[&text]).await?;
+            }
+            Ok(ASKS)
+        }
+    })
+    .await?;
+    compared(screen, "texts/s", alone, served);
     direct.stop();
 
     screen.heading("Chat, demonstration model, greedy, one at a time");
     let direct = load(&chat.dir, threads).await?;
     let question = "Explain how the key is released.";
-    let (tokens, took) = decode(&direct, question).await?;
+    let (tokens, took) = decode(&direct, question, CHATS).await?;
     let alone = f64::from(tokens) / took.as_secs_f64();
     screen.field("in-process", &format!("{alone:.0} tokens/s"));
-    direct.stop();
     let (mut tokens, mut took, mut first) = (0, Duration::ZERO, Vec::new());
     for _ in 0..CHATS {
         let answer = ask::chat(stack.port(), &chat.name, question, |_| {}).await?;
@@ -138,7 +167,51 @@ async fn measure(
         &format!("{served:.0} tokens/s ({:.2} of in-process)", served / alone),
     );
     quantiles(screen, "first piece", first);
+
+    screen.heading("The same, 16 callers at once");
+    let alone = together(|_| {
+        let direct = direct.clone();
+        async move { Ok(usize::try_from(decode(&direct, question, ASKS).await?.0)?) }
+    })
+    .await?;
+    direct.stop();
+    let served = together(|_| {
+        let (port, name) = (stack.port(), chat.name.clone());
+        async move {
+            let mut tokens = 0;
+            for _ in 0..ASKS {
+                let answer = ask::chat(port, &name, question, |_| {}).await?;
+                tokens += usize::try_from(answer.completion_tokens)?;
+            }
+            Ok(tokens)
+        }
+    })
+    .await?;
+    compared(screen, "tokens/s", alone, served);
     Ok(())
+}
+
+/// How many in a second, of what each of the callers counts.
+async fn together<F>(ask: impl Fn(usize) -> F) -> Result<f64>
+where
+    F: Future<Output = Result<usize>> + Send + 'static,
+{
+    let started = Instant::now();
+    let mut callers: JoinSet<_> = (0..CALLERS).map(ask).collect();
+    let mut count = 0;
+    while let Some(counted) = callers.join_next().await {
+        count += counted??;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    Ok(count as f64 / started.elapsed().as_secs_f64())
+}
+
+fn compared(screen: Screen, unit: &str, alone: f64, served: f64) {
+    screen.field("in-process", &format!("{alone:.1} {unit}"));
+    screen.field(
+        "whole service",
+        &format!("{served:.1} {unit} ({:.2} of in-process)", served / alone),
+    );
 }
 
 fn connect_options(stack: &Stack, now: &Clock) -> Result<ConnectOptions> {
@@ -178,10 +251,10 @@ async fn load(dir: &Path, threads: usize) -> Result<Engine> {
     Ok(tokio::task::spawn_blocking(move || Engine::load(files, options)).await??)
 }
 
-/// Tokens and time of one greedy answer of the engine alone.
-async fn decode(engine: &Engine, question: &str) -> Result<(u32, Duration)> {
+/// Tokens and time of so many greedy answers of the engine alone.
+async fn decode(engine: &Engine, question: &str, times: usize) -> Result<(u32, Duration)> {
     let (mut tokens, mut took) = (0, Duration::ZERO);
-    for _ in 0..CHATS {
+    for _ in 0..times {
         let mut request = ChatRequest::new(vec![Message::new(
             Role::User,
             Text::new(question.to_owned()),
