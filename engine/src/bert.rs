@@ -147,7 +147,7 @@ impl Body {
             .map(|index| Layer::load(weights, names, prefix, &config, index))
             .collect::<std::result::Result<_, _>>()?;
         Ok(Self {
-            words: weights.matrix(&words, config.vocabulary, config.hidden)?,
+            words: weights.table(&words, config.vocabulary, config.hidden)?,
             positions: table(config.positions, "embeddings.position_embeddings")?,
             token_types: table(config.token_types, "embeddings.token_type_embeddings")?,
             norm: norm(weights, &format!("{prefix}{}", names.norm), &config)?,
@@ -178,7 +178,7 @@ impl Body {
             x = layer.forward(x, &angles, spans)?;
         }
         if let Some(norm) = &self.final_norm {
-            norm.apply(&x, None)?;
+            norm.apply(&x)?;
         }
         Ok(x)
     }
@@ -204,7 +204,7 @@ impl Body {
                 .flat_map(|input| (0..input.tokens.len()).map(|at| u32::from(at >= second(input))));
             rows::add_matrix(&x, &look_up(table, types.collect())?)?;
         }
-        self.norm.apply(&x, None)?;
+        self.norm.apply(&x)?;
         Ok(x)
     }
 

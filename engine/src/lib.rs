@@ -31,6 +31,7 @@ mod llama;
 mod load;
 mod options;
 mod parallel;
+mod product;
 mod request;
 mod rows;
 mod scheduler;

@@ -1,5 +1,6 @@
 //! All matrix products with weights. Kernels are exchanged here, and no model notices.
 
+mod packed;
 mod quantized;
 
 use std::sync::Arc;
@@ -7,12 +8,16 @@ use std::sync::Arc;
 use candle_core::{D, Device, Result, Tensor, quantized::GgmlDType};
 
 use crate::{LoadError, rows, weights::Weights};
+use packed::Packed;
 pub(crate) use quantized::Quantized;
 
 /// A matrix of weights, `[outputs, inputs]`. Clones share it.
 #[derive(Clone)]
 pub(crate) enum Matrix {
-    Dense(Tensor),
+    /// In f32, in the order in which products read it.
+    Packed(Arc<Packed>),
+    /// In f32, as it lies in a file: for looking up rows.
+    Table(Tensor),
     /// Rows in blocks of ggml's formats. Several parts, one below the other, since each passes through a buffer when it is read.
     Quantized(Vec<Arc<Quantized>>),
 }
@@ -28,22 +33,46 @@ impl Matrix {
         Quantized::new(bytes, format, rows, inputs).map(Arc::new)
     }
 
-    /// `x · Wᵀ` for the rows of `x`, `[rows, inputs]` in f32.
-    fn product(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Dense(weight) => x.matmul(&weight.t()?),
-            Self::Quantized(parts) => {
-                let x = x.contiguous()?;
-                joined(parts, D::Minus1, |part| part.product(&x))
-            }
-        }
+    /// In f32; `read` writes it, row by row, into the memory where it stays.
+    pub(crate) fn packed<E>(
+        outputs: usize,
+        inputs: usize,
+        read: impl FnOnce(&mut [f32]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Self, E> {
+        let packed = Packed::new(outputs, inputs, read)?;
+        Ok(Self::Packed(Arc::new(packed)))
+    }
+
+    /// `x · Wᵀ + b` for the rows of `x`, `[rows, inputs]` in f32, and `then` for each row of that.
+    fn product(
+        &self,
+        x: &Tensor,
+        bias: Option<&[f32]>,
+        then: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        let product = match self {
+            Self::Packed(packed) => return packed.product(&x, bias, then),
+            Self::Table(weight) => x.matmul(&weight.t()?)?,
+            Self::Quantized(parts) => joined(parts, D::Minus1, |part| part.product(&x))?,
+        };
+        rows::each(
+            &product,
+            #[inline(always)]
+            |index, row| {
+                rows::add_row(0, row, bias.unwrap_or_default());
+                then(index, row);
+            },
+        )?;
+        Ok(product)
     }
 
     /// The rows with these numbers, in f32: a table of embeddings.
     pub(crate) fn rows(&self, ids: &[u32]) -> Result<Tensor> {
         let list = |ids: &[u32]| Tensor::from_slice(ids, ids.len(), &Device::Cpu);
         match self {
-            Self::Dense(table) => table.index_select(&list(ids)?, 0),
+            Self::Packed(packed) => packed.rows(ids),
+            Self::Table(table) => table.index_select(&list(ids)?, 0),
             Self::Quantized(parts) => match parts.as_slice() {
                 [part] => part.rows(&list(ids)?),
                 parts => {
@@ -111,10 +140,45 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = self.weight.product(x)?;
-        if let Some(bias) = &self.bias {
-            rows::add(&product, bias)?;
+        match (&self.weight, &self.bias) {
+            (Matrix::Quantized(parts), None) => {
+                let x = x.contiguous()?;
+                joined(parts, D::Minus1, |part| part.product(&x))
+            }
+            _ => self.forward_then(
+                x,
+                #[inline(always)]
+                |_, _| {},
+            ),
         }
-        Ok(product)
+    }
+
+    /// `then` gets the number of each row of the product, and the row: what else is done to it, while it is at hand.
+    ///
+    /// `then` must be `#[inline(always)]` all the way down to be compiled for the processor's vectors.
+    pub(crate) fn forward_then(
+        &self,
+        x: &Tensor,
+        then: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<Tensor> {
+        self.weight.product(x, self.bias.as_deref(), then)
+    }
+
+    /// `down` of `between` of this: a feed-forward part.
+    pub(crate) fn through(
+        &self,
+        x: &Tensor,
+        between: impl Fn(usize, &mut [f32]) + Sync,
+        down: &Self,
+        then: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<Tensor> {
+        match (&self.weight, &down.weight) {
+            (Matrix::Packed(up), Matrix::Packed(matrix)) => {
+                let x = x.contiguous()?;
+                let down = (matrix.as_ref(), down.bias.as_deref());
+                up.through(&x, self.bias.as_deref(), between, down, then)
+            }
+            _ => down.forward_then(&self.forward_then(x, between)?, then),
+        }
     }
 }

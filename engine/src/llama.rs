@@ -74,7 +74,11 @@ struct Norm {
 impl Llama {
     pub(crate) fn load(weights: &Weights, config: Config) -> std::result::Result<Self, LoadError> {
         let (vocabulary, hidden) = (config.vocabulary, config.hidden);
-        let embedding = weights.matrix("model.embed_tokens.weight", vocabulary, hidden)?;
+        let embedding = "model.embed_tokens.weight";
+        let embedding = match config.tied {
+            true => weights.matrix(embedding, vocabulary, hidden)?,
+            false => weights.table(embedding, vocabulary, hidden)?,
+        };
         // Several layers at a time: their matrices are too small to keep all threads at work alone.
         let layers = config
             .layers

@@ -43,13 +43,12 @@ impl<F: Fn(usize, &mut [f32]) + Sync> InplaceOp1 for Each<F> {
         let width = self.width.max(1);
         let rows = (PART / width).max(1);
         let part = |(index, part): (usize, &mut [f32])| {
-            with_widest_vectors(
+            each_of(
+                index * rows,
+                part,
+                width,
                 #[inline(always)]
-                || {
-                    for (row, values) in part.chunks_exact_mut(width).enumerate() {
-                        (self.work)(index * rows + row, values);
-                    }
-                },
+                |index, row| (self.work)(index, row),
             );
         };
         match values.len() <= rows * width {
@@ -61,6 +60,23 @@ impl<F: Fn(usize, &mut [f32]) + Sync> InplaceOp1 for Each<F> {
         }
         Ok(())
     }
+}
+
+/// As [`each`], on this thread, for rows of a matrix from the `first` on. A reference to a closure would be called, not inlined.
+pub(crate) fn each_of(
+    first: usize,
+    values: &mut [f32],
+    width: usize,
+    work: impl Fn(usize, &mut [f32]),
+) {
+    with_widest_vectors(
+        #[inline(always)]
+        || {
+            for (row, values) in values.chunks_exact_mut(width.max(1)).enumerate() {
+                work(first + row, values);
+            }
+        },
+    );
 }
 
 /// The numbers of a contiguous matrix in f32, as they lie.
@@ -76,19 +92,6 @@ pub(crate) fn view<R>(x: &Tensor, read: impl FnOnce(&[f32]) -> Result<R>) -> Res
     }
 }
 
-/// Adds the same numbers to every row.
-pub(crate) fn add(x: &Tensor, bias: &[f32]) -> Result<()> {
-    each(
-        x,
-        #[inline(always)]
-        |_, row| {
-            for (value, bias) in row.iter_mut().zip(bias) {
-                *value += bias;
-            }
-        },
-    )
-}
-
 /// A layer norm: rows of mean 0 and variance 1, times a weight, plus a bias where there is one.
 pub(crate) struct LayerNorm {
     pub(crate) weight: Vec<f32>,
@@ -97,30 +100,17 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// In the memory of `x`, after `beside` was added to it.
-    pub(crate) fn apply(&self, x: &Tensor, beside: Option<&Tensor>) -> Result<()> {
-        let Some(beside) = beside else {
-            return each(
-                x,
-                #[inline(always)]
-                |_, row| self.row(row),
-            );
-        };
-        view(beside, |beside| {
-            each(
-                x,
-                #[inline(always)]
-                |index, row| {
-                    let start = index * row.len();
-                    add_row(row, beside.get(start..start + row.len()));
-                    self.row(row);
-                },
-            )
-        })
+    /// In the memory of `x`.
+    pub(crate) fn apply(&self, x: &Tensor) -> Result<()> {
+        each(
+            x,
+            #[inline(always)]
+            |_, row| self.row(row),
+        )
     }
 
     #[inline(always)]
-    fn row(&self, row: &mut [f32]) {
+    pub(crate) fn row(&self, row: &mut [f32]) {
         let size = row.len() as f32;
         let mean = sum(row, itself) / size;
         let variance = sum(
@@ -141,19 +131,25 @@ pub(crate) fn add_matrix(x: &Tensor, beside: &Tensor) -> Result<()> {
         each(
             x,
             #[inline(always)]
-            |index, row| {
-                let start = index * row.len();
-                add_row(row, beside.get(start..start + row.len()));
-            },
+            |index, row| add_row(index, row, beside),
         )
     })
 }
 
+/// To a row, the row with the same number of a matrix of the same width.
 #[inline(always)]
-fn add_row(row: &mut [f32], beside: Option<&[f32]>) {
-    for (value, beside) in row.iter_mut().zip(beside.unwrap_or_default()) {
+pub(crate) fn add_row(index: usize, row: &mut [f32], matrix: &[f32]) {
+    let beside = same_row(index, row.len(), matrix);
+    for (value, beside) in row.iter_mut().zip(beside) {
         *value += beside;
     }
+}
+
+/// None where the matrix has no such row.
+#[inline(always)]
+pub(crate) fn same_row(index: usize, width: usize, matrix: &[f32]) -> &[f32] {
+    let start = index * width;
+    matrix.get(start..start + width).unwrap_or_default()
 }
 
 /// In lanes, which the compiler makes vectors of; the order of additions is the same on every processor.
@@ -190,11 +186,7 @@ pub(crate) fn highest(values: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, higher)
 }
 
-/// Compiled twice: for any processor, and for one with AVX2.
+/// Compiled for any processor, for one with AVX2 and for one with AVX-512.
 pub(crate) fn with_widest_vectors(work: impl FnOnce()) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = pulp::x86::V3::try_new() {
-        return pulp::Simd::vectorize(avx2, work);
-    }
-    work();
+    pulp::Arch::new().dispatch(work);
 }

@@ -84,14 +84,36 @@ impl Weights {
         Ok(entry)
     }
 
-    /// A matrix of exactly this shape, in f32 or quantized as it is.
+    /// A matrix of exactly this shape for products, in f32 or quantized as it is.
     pub(crate) fn matrix(
         &self,
         name: &str,
         outputs: usize,
         inputs: usize,
     ) -> Result<Matrix, LoadError> {
-        let shape = [outputs, inputs];
+        self.matrix_or(name, [outputs, inputs], |entry| {
+            Matrix::packed(outputs, inputs, |values| self.fill(name, entry, values))
+        })
+    }
+
+    /// As [`matrix`](Self::matrix), for looking up rows only.
+    pub(crate) fn table(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Matrix, LoadError> {
+        self.matrix_or(name, [outputs, inputs], |entry| {
+            self.read(name, entry).map(Matrix::Table)
+        })
+    }
+
+    fn matrix_or(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        dense: impl FnOnce(&Entry) -> Result<Matrix, LoadError>,
+    ) -> Result<Matrix, LoadError> {
         let entry = self.entry(name, &shape)?;
         match entry.dtype {
             Dtype::Quantized(format) => self
@@ -99,7 +121,7 @@ impl Weights {
                 .map(Matrix::Quantized),
             _ => match self.format(name, entry) {
                 Some(format) => self.quantized(name, entry, format).map(Matrix::Quantized),
-                None => self.get(name, &shape).map(Matrix::Dense),
+                None => dense(entry),
             },
         }
     }
@@ -116,27 +138,22 @@ impl Weights {
     }
 
     fn read(&self, name: &str, entry: &Entry) -> Result<Tensor, LoadError> {
-        let values = self.fill(name, entry)?;
+        let length = usize::try_from(entry.bytes).map_err(|_wide| too_large(name, entry))?;
+        // Comes as zeros from the system, so no page is touched before its bytes are there.
+        let mut values = vec![0f32; length / width(name, entry)?];
+        self.fill(name, entry, &mut values)?;
         Tensor::from_vec(values, entry.shape.as_slice(), &Device::Cpu).map_err(LoadError::Compute)
     }
 
-    fn fill(&self, name: &str, entry: &Entry) -> Result<Vec<f32>, LoadError> {
-        let width = match entry.dtype {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::Quantized(_) => {
-                return Err(entry.refuse(name, "is quantized, and no matrix".into()));
-            }
-            Dtype::Other(kind) => {
-                return Err(entry.refuse(name, format!("is {kind}, not {SUPPORTED}")));
-            }
-        };
-        let too_large = || entry.refuse(name, "too large".into());
-        let length = usize::try_from(entry.bytes).map_err(|_wide| too_large())?;
-        // Comes as zeros from the system, so no page is touched before its bytes are there.
-        let mut values = vec![0f32; length / width];
-        let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        let start = memory.len().checked_sub(length).ok_or_else(too_large)?;
+    /// The numbers of a tensor, of which there are as many as `values` has places.
+    fn fill(&self, name: &str, entry: &Entry, values: &mut [f32]) -> Result<(), LoadError> {
+        let length = usize::try_from(entry.bytes).map_err(|_wide| too_large(name, entry))?;
+        if length / width(name, entry)? != values.len() {
+            return Err(entry.refuse(name, "has another length than its shape".into()));
+        }
+        let memory: &mut [u8] = bytemuck::cast_slice_mut(values);
+        let start = memory.len().checked_sub(length);
+        let start = start.ok_or_else(|| too_large(name, entry))?;
         let (_, bytes) = memory.split_at_mut(start);
         self.files
             .read_at(&entry.file, entry.offset, bytes)
@@ -145,17 +162,31 @@ impl Weights {
                 source,
             })?;
         match entry.dtype {
-            Dtype::F16 => widen::in_place(&mut values, widen::f16),
-            Dtype::Bf16 => widen::in_place(&mut values, widen::bf16),
+            Dtype::F16 => widen::in_place(values, widen::f16),
+            Dtype::Bf16 => widen::in_place(values, widen::bf16),
             _ => {}
         }
         if let RowOrder::Interleaved { head_dim } = entry.rows {
             let width = entry.shape.get(1).copied().unwrap_or(1);
-            rows::halve(&mut values, width, head_dim)
+            rows::halve(values, width, head_dim)
                 .ok_or_else(|| entry.refuse(name, format!("rows are not heads of {head_dim}")))?;
         }
-        Ok(values)
+        Ok(())
     }
+}
+
+/// Bytes of each number.
+fn width(name: &str, entry: &Entry) -> Result<usize, LoadError> {
+    match entry.dtype {
+        Dtype::F32 => Ok(4),
+        Dtype::F16 | Dtype::Bf16 => Ok(2),
+        Dtype::Quantized(_) => Err(entry.refuse(name, "is quantized, and no matrix".into())),
+        Dtype::Other(kind) => Err(entry.refuse(name, format!("is {kind}, not {SUPPORTED}"))),
+    }
+}
+
+fn too_large(name: &str, entry: &Entry) -> LoadError {
+    entry.refuse(name, "too large".into())
 }
 
 const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_K or Q6_K";

@@ -1,8 +1,17 @@
+use std::ops::Range;
+
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::{Config, Names, Span, config::LayerKind, family::Projections as ProjectionNames};
-use crate::{LoadError, linear::Linear, llama::Angles, rows, weights::Weights};
+use crate::{
+    LoadError,
+    linear::Linear,
+    llama::Angles,
+    product::{Product, panel_width, turn},
+    rows,
+    weights::Weights,
+};
 
 /// Every token of an input looks at every other, or at those in its window.
 pub(super) struct Attention {
@@ -57,7 +66,14 @@ impl Attention {
     }
 
     /// `x` is `[all tokens, hidden]`; `spans` are its inputs, in order.
-    pub(super) fn forward(&self, x: &Tensor, angles: &[Angles], spans: &[Span]) -> Result<Tensor> {
+    /// `then` is done to each row of the result.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        angles: &[Angles],
+        spans: &[Span],
+        then: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Result<Tensor> {
         let (total, hidden) = x.dims2()?;
         let (mut query, mut key, value) = match &self.projections {
             Projections::Apart { query, key, value } => {
@@ -91,23 +107,24 @@ impl Attention {
                 work.push((*span, first, part));
             }
         }
-        work.into_par_iter().try_for_each(|(span, first, out)| {
-            self.mix((&query, &key, &value), span, first, out)
+        let (query, key, value) = (query.contiguous()?, key.contiguous()?, value.contiguous()?);
+        rows::view(&query, |query| {
+            rows::view(&key, |key| {
+                rows::view(&value, |value| {
+                    work.into_par_iter().for_each(|(span, first, out)| {
+                        self.mix([query, key, value], span, first, out);
+                    });
+                    Ok(())
+                })
+            })
         })?;
-        self.output
-            .forward(&Tensor::from_vec(mixed, (total, hidden), &Device::Cpu)?)
+        let mixed = Tensor::from_vec(mixed, (total, hidden), &Device::Cpu)?;
+        self.output.forward_then(&mixed, then)
     }
 
     /// What the tokens of an input from the `first` on see; `out` has their rows.
-    fn mix(
-        &self,
-        (query, key, value): (&Tensor, &Tensor, &Tensor),
-        span: Span,
-        first: usize,
-        out: &mut [f32],
-    ) -> Result<()> {
-        let dim = self.head_dim;
-        let hidden = self.heads * dim;
+    fn mix(&self, [query, key, value]: [&[f32]; 3], span: Span, first: usize, out: &mut [f32]) {
+        let (dim, hidden) = (self.head_dim, self.heads * self.head_dim);
         let count = out.len() / hidden;
         // The keys that any of them sees.
         let (from, to) = match self.kind.window {
@@ -117,15 +134,33 @@ impl Attention {
             ),
             None => (0, span.tokens),
         };
-        let query = query.narrow(0, span.start + first, count)?;
-        let key = key.narrow(0, span.start + from, to - from)?;
-        let value = value.narrow(0, span.start + from, to - from)?;
+        let keys = to - from;
+        let width = panel_width();
         let scale = 1.0 / (dim as f32).sqrt();
+        let mut scores = vec![0f32; count * keys];
+        let mut key_panels = vec![0f32; keys.next_multiple_of(width) * dim];
+        let mut value_panels = vec![0f32; dim.next_multiple_of(width) * keys];
         for head in 0..self.heads {
-            let part = |x: &Tensor| x.narrow(1, head * dim, dim);
-            let scores = part(&query)?.matmul(&part(&key)?.t()?)?;
-            rows::each(
-                &scores,
+            let columns = head * dim..(head + 1) * dim;
+            let part = |x, first, count| parts(x, hidden, span.start + first, count, &columns);
+            let seen = part(key, from, keys);
+            let panels = key_panels.chunks_exact_mut(width * dim);
+            for (rows, panel) in seen.chunks(width).zip(panels) {
+                turn(rows, width, panel);
+            }
+            Product {
+                rows: &part(query, first, count),
+                panels: &key_panels,
+                bias: &[],
+                sums: &mut scores,
+                stride: keys,
+                columns: 0..keys,
+            }
+            .run();
+            rows::each_of(
+                0,
+                &mut scores,
+                keys,
                 #[inline(always)]
                 |row, scores| {
                     let (low, high) = match self.kind.window {
@@ -140,19 +175,40 @@ impl Attention {
                     };
                     soften(scores, low, high, scale);
                 },
-            )?;
-            let seen = scores.matmul(&part(&value)?)?;
-            rows::view(&seen, |seen| {
-                for (out, seen) in out.chunks_exact_mut(hidden).zip(seen.chunks_exact(dim)) {
-                    if let Some(out) = out.get_mut(head * dim..(head + 1) * dim) {
-                        out.copy_from_slice(seen);
-                    }
+            );
+            let seen = part(value, from, keys);
+            for (index, panel) in value_panels.chunks_exact_mut(width * keys).enumerate() {
+                for (row, place) in seen.iter().zip(panel.chunks_exact_mut(width)) {
+                    let values = row.iter().skip(index * width);
+                    place
+                        .iter_mut()
+                        .zip(values)
+                        .for_each(|(place, value)| *place = *value);
                 }
-                Ok(())
-            })?;
+            }
+            Product {
+                rows: &scores.chunks_exact(keys).collect::<Vec<_>>(),
+                panels: &value_panels,
+                bias: &[],
+                sums: out,
+                stride: hidden,
+                columns,
+            }
+            .run();
         }
-        Ok(())
     }
+}
+
+/// The columns of a head, of so many rows.
+fn parts<'a>(
+    x: &'a [f32],
+    width: usize,
+    first: usize,
+    count: usize,
+    columns: &Range<usize>,
+) -> Vec<&'a [f32]> {
+    let rows = x.chunks_exact(width).skip(first).take(count);
+    rows.filter_map(|row| row.get(columns.clone())).collect()
 }
 
 /// Scores from `low` to `high` become weights that add up to one, the others nothing.

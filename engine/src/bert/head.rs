@@ -8,7 +8,7 @@ use crate::{
     bert::Family,
     fields::Fields,
     linear::Linear,
-    rows::{self, Activation, LayerNorm},
+    rows::{Activation, LayerNorm},
     weights::Weights,
 };
 
@@ -102,16 +102,17 @@ impl Head {
                 hidden.index_select(&Tensor::from_vec(first, spans.len(), &Device::Cpu)?, 0)?
             }
         };
-        let x = self.dense.forward(&x)?;
         let activation = self.activation;
-        rows::each(
+        let x = self.dense.forward_then(
             &x,
             #[inline(always)]
-            |_, row| activation.apply(row),
+            |_, row| {
+                activation.apply(row);
+                if let Some(norm) = &self.norm {
+                    norm.row(row);
+                }
+            },
         )?;
-        if let Some(norm) = &self.norm {
-            norm.apply(&x, None)?;
-        }
         self.output.forward(&x)?.to_vec2()
     }
 }

@@ -72,53 +72,77 @@ impl Layer {
 
     pub(super) fn forward(&self, x: Tensor, angles: &[Angles], spans: &[Span]) -> Result<Tensor> {
         if self.norms_first {
-            let seen = match &self.attention_norm {
-                Some(norm) => self.attention.forward(&normed(norm, &x)?, angles, spans)?,
-                None => self.attention.forward(&x, angles, spans)?,
+            let input = match &self.attention_norm {
+                Some(norm) => normed(norm, &x)?,
+                None => x.clone(),
             };
-            rows::add_matrix(&seen, &x)?;
-            let thought = self.think(&normed(&self.mlp_norm, &seen)?)?;
-            rows::add_matrix(&thought, &seen)?;
-            return Ok(thought);
+            let seen = rows::view(&x, |before| {
+                self.attention.forward(
+                    &input,
+                    angles,
+                    spans,
+                    #[inline(always)]
+                    |index, row| rows::add_row(index, row, before),
+                )
+            })?;
+            let input = normed(&self.mlp_norm, &seen)?;
+            return rows::view(&seen, |before| {
+                self.think(
+                    &input,
+                    #[inline(always)]
+                    |index, row| rows::add_row(index, row, before),
+                )
+            });
         }
-        let seen = self.attention.forward(&x, angles, spans)?;
-        match &self.attention_norm {
-            Some(norm) => norm.apply(&seen, Some(&x))?,
-            None => rows::add_matrix(&seen, &x)?,
-        }
-        let thought = self.think(&seen)?;
-        self.mlp_norm.apply(&thought, Some(&seen))?;
-        Ok(thought)
+        let seen = rows::view(&x, |before| {
+            self.attention.forward(
+                &x,
+                angles,
+                spans,
+                #[inline(always)]
+                |index, row| {
+                    rows::add_row(index, row, before);
+                    if let Some(norm) = &self.attention_norm {
+                        norm.row(row);
+                    }
+                },
+            )
+        })?;
+        rows::view(&seen, |before| {
+            self.think(
+                &seen,
+                #[inline(always)]
+                |index, row| {
+                    rows::add_row(index, row, before);
+                    self.mlp_norm.row(row);
+                },
+            )
+        })
     }
 
     /// The feed-forward part.
-    fn think(&self, x: &Tensor) -> Result<Tensor> {
+    fn think(&self, x: &Tensor, then: impl Fn(usize, &mut [f32]) + Sync) -> Result<Tensor> {
         let activation = self.activation;
         let wide = match &self.up {
             Up::Plain(up) => {
-                let wide = up.forward(x)?;
-                rows::each(
-                    &wide,
+                return up.through(
+                    x,
                     #[inline(always)]
                     |_, row| activation.apply(row),
-                )?;
-                wide
+                    &self.down,
+                    then,
+                );
             }
-            Up::Gated { gate, up } => {
-                let wide = gate.forward(x)?;
-                rows::view(&up.forward(x)?, |up| {
-                    rows::each(
-                        &wide,
-                        #[inline(always)]
-                        |index, row| {
-                            activation.apply(row);
-                            let start = index * row.len();
-                            multiply(row, up.get(start..start + row.len()));
-                        },
-                    )
-                })?;
-                wide
-            }
+            Up::Gated { gate, up } => rows::view(&up.forward(x)?, |up| {
+                gate.forward_then(
+                    x,
+                    #[inline(always)]
+                    |index, row| {
+                        activation.apply(row);
+                        multiply(row, rows::same_row(index, row.len(), up));
+                    },
+                )
+            })?,
             Up::Fused(both) => {
                 let both = both.forward(x)?;
                 let half = both.dim(1)? / 2;
@@ -130,20 +154,21 @@ impl Layer {
                         |index, row| {
                             activation.apply(row);
                             let start = index * 2 * row.len() + row.len();
-                            multiply(row, both.get(start..start + row.len()));
+                            let up = both.get(start..start + row.len());
+                            multiply(row, up.unwrap_or_default());
                         },
                     )
                 })?;
                 wide
             }
         };
-        self.down.forward(&wide)
+        self.down.forward_then(&wide, then)
     }
 }
 
 #[inline(always)]
-fn multiply(row: &mut [f32], by: Option<&[f32]>) {
-    for (value, by) in row.iter_mut().zip(by.unwrap_or_default()) {
+fn multiply(row: &mut [f32], by: &[f32]) {
+    for (value, by) in row.iter_mut().zip(by) {
         *value *= by;
     }
 }
@@ -151,6 +176,6 @@ fn multiply(row: &mut [f32], by: Option<&[f32]>) {
 /// A copy, since what comes in is added later.
 fn normed(norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
     let copy = x.copy()?;
-    norm.apply(&copy, None)?;
+    norm.apply(&copy)?;
     Ok(copy)
 }

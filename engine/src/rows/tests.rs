@@ -112,7 +112,7 @@ fn norms_agree_with_double_precision_even_far_from_zero() {
             epsilon: 1e-5,
         };
         let x = Tensor::from_slice(&row, (1, 37), &Device::Cpu).unwrap();
-        norm.apply(&x, None).unwrap();
+        norm.apply(&x).unwrap();
         for (found, x) in x
             .flatten_all()
             .unwrap()
