@@ -52,16 +52,57 @@ pub(crate) fn panel_width() -> usize {
 
 /// Rows of one length become columns, `[rows, length]` to `[length, width]`, where `width` is not less than `rows`.
 pub(crate) fn turn(rows: &[&[f32]], width: usize, turned: &mut [f32]) {
-    // Few columns at a time, so that the lines that they go to stay in the processor's first cache.
+    // Few columns at a time: the lines that they come from and go to stay in the processor's first cache.
     const COLUMNS: usize = 16;
-    for (part, turned) in turned.chunks_mut(COLUMNS * width.max(1)).enumerate() {
-        for (place, row) in rows.iter().enumerate() {
-            let values = row.iter().skip(part * COLUMNS);
-            let places = turned.chunks_exact_mut(width.max(1));
-            for (turned, value) in places.filter_map(|row| row.get_mut(place)).zip(values) {
-                *turned = *value;
+    let width = width.max(1);
+    let (fours, rest) = rows.as_chunks::<4>();
+    for (part, turned) in turned.chunks_mut(COLUMNS * width).enumerate() {
+        for (index, rows) in fours.iter().enumerate() {
+            let rows = rows.map(|row| row.get(part * COLUMNS..).unwrap_or_default());
+            let [a, b, c, d] = rows.map(|row| row.as_chunks::<4>().0);
+            let squares = a.iter().zip(b).zip(c).zip(d);
+            for ((((a, b), c), d), turned) in squares.zip(turned.chunks_exact_mut(4 * width)) {
+                let columns = turn_square([a, b, c, d]);
+                for (turned, column) in turned.chunks_exact_mut(width).zip(columns) {
+                    let turned = turned.get_mut(4 * index..).unwrap_or_default();
+                    if let Some(turned) = turned.first_chunk_mut::<4>() {
+                        *turned = column;
+                    }
+                }
+            }
+            let done = turned.len() / width / 4 * 4;
+            for (place, row) in rows.iter().enumerate() {
+                let (_, turned) = turned.split_at_mut(done * width);
+                put(row.get(done..), 4 * index + place, width, turned);
             }
         }
+        for (place, row) in rest.iter().enumerate() {
+            put(
+                row.get(part * COLUMNS..),
+                4 * fours.len() + place,
+                width,
+                turned,
+            );
+        }
+    }
+}
+
+#[inline(always)]
+fn turn_square([a, b, c, d]: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    [
+        [a[0], b[0], c[0], d[0]],
+        [a[1], b[1], c[1], d[1]],
+        [a[2], b[2], c[2], d[2]],
+        [a[3], b[3], c[3], d[3]],
+    ]
+}
+
+/// A row becomes the column `place`.
+fn put(row: Option<&[f32]>, place: usize, width: usize, turned: &mut [f32]) {
+    let places = turned.chunks_exact_mut(width);
+    let places = places.filter_map(|row| row.get_mut(place));
+    for (turned, value) in places.zip(row.unwrap_or_default()) {
+        *turned = *value;
     }
 }
 
@@ -222,5 +263,69 @@ fn load<S: Simd>(simd: S, values: Option<&[f32]>) -> [S::f32s; 2] {
             let (low, high) = values.split_at(S::F32_LANES.min(values.len()));
             [simd.partial_load_f32s(low), simd.partial_load_f32s(high)]
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_number_turns_to_its_place(rows in 0usize..40, wider in 0usize..5, length in 0usize..50) {
+            let width = rows + wider;
+            let numbers: Vec<f32> = (0..rows * length).map(|number| number as f32 + 1.0).collect();
+            let of_length: Vec<&[f32]> = (0..rows).map(|row| &numbers[row * length..(row + 1) * length]).collect();
+            let mut turned = vec![0.0; length * width];
+            turn(&of_length, width, &mut turned);
+            for (column, places) in turned.chunks_exact(width.max(1)).enumerate() {
+                for (row, found) in places.iter().enumerate() {
+                    let expected = of_length.get(row).map_or(0.0, |row| row[column]);
+                    prop_assert_eq!(*found, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_beside_the_columns_is_written() {
+        let rows = [[1.0f32, 2.0], [3.0, 4.0]];
+        let panels = vec![1.0; 2 * panel_width()];
+        for columns in [2..3, 0..5, 4..5] {
+            let mut sums = vec![-1.0; 10];
+            Product {
+                rows: &[&rows[0], &rows[1]],
+                panels: &panels,
+                bias: &[],
+                sums: &mut sums,
+                stride: 5,
+                columns: columns.clone(),
+            }
+            .run();
+            for (index, sum) in sums.iter().enumerate() {
+                let expected = match columns.contains(&(index % 5)) {
+                    true => [3.0, 7.0][index / 5],
+                    false => -1.0,
+                };
+                assert_eq!(*sum, expected, "{columns:?}, {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_nothing_are_the_bias() {
+        let mut sums = vec![-1.0; 6];
+        Product {
+            rows: &[&[], &[]],
+            panels: &[],
+            bias: &[1.0, 2.0],
+            sums: &mut sums,
+            stride: 3,
+            columns: 1..3,
+        }
+        .run();
+        assert_eq!(sums, [-1.0, 1.0, 2.0, -1.0, 1.0, 2.0]);
     }
 }
