@@ -15,5 +15,5 @@ pub use endpoint::Endpoint;
 pub use error::EndpointError;
 pub use jitter::jittered;
 pub use listener::{AcceptBackoff, Listener};
-pub use serve::{ServeLimits, serve, serve_with_turnover};
+pub use serve::{HttpService, ServeLimits, serve, serve_with_turnover};
 pub use stream::Stream;

@@ -64,6 +64,35 @@ impl Default for ServeLimits {
     }
 }
 
+/// What answers the requests of a connection: any [`Service`] from requests to responses that may go from one thread to another.
+pub trait HttpService:
+    Service<
+        Request<Incoming>,
+        Response = Response<Self::Body>,
+        Error: Into<Box<dyn StdError + Send + Sync>>,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+    /// Of its responses.
+    type Body: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>>
+        + Unpin
+        + Send
+        + 'static;
+}
+
+impl<S, B> HttpService for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn StdError + Send + Sync>>,
+    B: Body<Data: Send> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    type Body = B;
+}
+
 /// Serves HTTP on `listener` until `shutdown`, then finishes what is in flight, within `limits.drain`.
 ///
 /// `accept` turns one raw stream into the stream to speak HTTP on and the service for it: it is the place for TLS, and for
@@ -73,7 +102,7 @@ impl Default for ServeLimits {
 /// # Errors
 /// Only when the listener itself is broken. Errors of single connections end those connections; a lack of file descriptors
 /// is waited out.
-pub async fn serve<A, F, Io, S, B>(
+pub async fn serve<A, F, Io, S>(
     listener: Listener,
     accept: A,
     limits: ServeLimits,
@@ -83,12 +112,7 @@ where
     A: Fn(Stream) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<(Io, S)>> + Send + 'static,
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
 {
     let (_never, turnover) = watch::channel(());
     serve_with_turnover(listener, accept, limits, turnover, shutdown).await
@@ -99,7 +123,7 @@ where
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn serve_with_turnover<A, F, Io, S, B>(
+pub async fn serve_with_turnover<A, F, Io, S>(
     listener: Listener,
     accept: A,
     limits: ServeLimits,
@@ -110,12 +134,7 @@ where
     A: Fn(Stream) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<(Io, S)>> + Send + 'static,
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
 {
     let (stop, stopping) = watch::channel(false);
     // On a worker, whoever waits for it here: connections accepted on a program's main thread would each have to be woken up on
@@ -141,7 +160,7 @@ where
 }
 
 /// Until `stopping` says so; then until the drain is over.
-async fn accept_all<A, F, Io, S, B>(
+async fn accept_all<A, F, Io, S>(
     listener: Listener,
     accept: A,
     limits: ServeLimits,
@@ -152,12 +171,7 @@ where
     A: Fn(Stream) -> F,
     F: Future<Output = io::Result<(Io, S)>> + Send + 'static,
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
 {
     let http = Arc::new(http(&limits));
     let slots = Arc::new(Semaphore::new(limits.max_connections));

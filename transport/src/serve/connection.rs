@@ -1,25 +1,23 @@
-use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 
-use super::ServeLimits;
 use super::stall::StallGuard;
+use super::{HttpService, ServeLimits};
 
 /// One connection from handshake to end: runs until the peer leaves, it has nothing to say, it is too old, or we stop.
-pub(super) async fn run<F, Io, S, B>(
+pub(super) async fn run<F, Io, S>(
     handshake: F,
     http: &auto::Builder<TokioExecutor>,
     limits: ServeLimits,
@@ -28,12 +26,7 @@ pub(super) async fn run<F, Io, S, B>(
 ) where
     F: Future<Output = io::Result<(Io, S)>>,
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<Box<dyn StdError + Send + Sync>>,
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    S: HttpService,
 {
     // No request was accepted yet, so a handshake is simply dropped at shutdown.
     let shaken = tokio::select! {
