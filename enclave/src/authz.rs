@@ -222,8 +222,7 @@ impl Authorization {
     /// # Errors
     /// [`Denied`].
     pub fn attest(&self, caller: &SpiffeId, enclave: &SpiffeId) -> Result<Permit<Attest>, Denied> {
-        let resource = enclave.to_string();
-        let question = (caller.to_string(), resource);
+        let question = (caller.to_string(), enclave.to_string());
         if !self.with_permitted(|permitted| permitted.contains(&question)) {
             let uid = uid(&self.types.enclave, &question.1);
             let entity = Entity::new_no_attrs(uid.clone(), HashSet::new());

@@ -110,16 +110,12 @@ async fn measure(
     })
     .await?;
     screen.field("tokens", &tokens.to_string());
-    screen.field("in-process", &format!("{alone:.1} /s"));
     let served = per_second(EMBEDDINGS, async || {
         ask::embed(stack.port(), &embed.name, &[&text]).await?;
         Ok(())
     })
     .await?;
-    screen.field(
-        "whole service",
-        &format!("{served:.1} /s ({:.2} of in-process)", served / alone),
-    );
+    compared(screen, "texts/s", alone, served);
     screen.heading("The same, 16 callers at once");
     let alone = together(|caller| {
         let (direct, text) = (direct.clone(), text.clone());
@@ -152,7 +148,6 @@ async fn measure(
     let question = "Explain how the key is released.";
     let (tokens, took) = decode(&direct, question, CHATS).await?;
     let alone = f64::from(tokens) / took.as_secs_f64();
-    screen.field("in-process", &format!("{alone:.0} tokens/s"));
     let (mut tokens, mut took, mut first) = (0, Duration::ZERO, Vec::new());
     for _ in 0..CHATS {
         let answer = ask::chat(stack.port(), &chat.name, question, |_| {}).await?;
@@ -162,10 +157,7 @@ async fn measure(
     }
     #[expect(clippy::cast_precision_loss, reason = "a few thousand tokens")]
     let served = tokens as f64 / took.as_secs_f64();
-    screen.field(
-        "whole service",
-        &format!("{served:.0} tokens/s ({:.2} of in-process)", served / alone),
-    );
+    compared(screen, "tokens/s", alone, served);
     quantiles(screen, "first piece", first);
 
     screen.heading("The same, 16 callers at once");
