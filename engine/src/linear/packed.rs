@@ -2,6 +2,8 @@
 //!
 //! The rows of a matrix become panels once, when it is read. Libraries, which do not know a matrix before, put it in order for each product.
 
+use std::cell::RefCell;
+
 use candle_core::{Device, Result, Tensor};
 
 use crate::{
@@ -16,6 +18,12 @@ const PART: usize = 1 << 18;
 const LINE: usize = 64;
 /// Tokens of one piece of work.
 const TOKENS: usize = 4 * BLOCK;
+
+thread_local! {
+    /// A panel that is being turned. One for all matrices that a thread reads: given back between them, it would leave holes between
+    /// their places, which the system then does not fill with large pages.
+    static LYING: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A matrix of weights, `[outputs, inputs]`.
 pub(crate) struct Packed {
@@ -49,12 +57,15 @@ impl Packed {
         let (panels, _) = panels.split_at_mut(length);
         let (matrix, _) = panels.split_at_mut(outputs * inputs);
         read(matrix)?;
-        let mut turned = vec![0f32; width * inputs];
-        for panel in panels.chunks_exact_mut(turned.len().max(1)) {
-            let rows: Vec<&[f32]> = panel.chunks_exact(inputs.max(1)).collect();
-            turn(&rows, width, &mut turned);
-            panel.copy_from_slice(&turned);
-        }
+        LYING.with_borrow_mut(|lying| {
+            for panel in panels.chunks_exact_mut((width * inputs).max(1)) {
+                // Copied first: memory that no cache holds is fastest read as it lies.
+                lying.clear();
+                lying.extend_from_slice(panel);
+                let rows: Vec<&[f32]> = lying.chunks_exact(inputs.max(1)).collect();
+                turn(&rows, width, panel);
+            }
+        });
         Ok(Self {
             values,
             start,
