@@ -20,8 +20,7 @@ const LINE: usize = 64;
 const TOKENS: usize = 4 * BLOCK;
 
 thread_local! {
-    /// A panel that is being turned. One for all matrices that a thread reads: given back between them, it would leave holes between
-    /// their places, which the system then does not fill with large pages.
+    /// A panel that is being turned. One for all matrices that a thread reads, or the system would clear its pages again for each.
     static LYING: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
