@@ -50,12 +50,10 @@ impl Matrix {
         bias: Option<&[f32]>,
         then: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Result<Tensor> {
-        let x = x.contiguous()?;
-        let product = match self {
-            Self::Packed(packed) => return packed.product(&x, bias, then),
-            Self::Table(weight) => x.matmul(&weight.t()?)?,
-            Self::Quantized(parts) => joined(parts, D::Minus1, |part| part.product(&x))?,
-        };
+        if let Self::Packed(packed) = self {
+            return packed.product(&x.contiguous()?, bias, then);
+        }
+        let product = self.plain(x)?;
         rows::each(
             &product,
             #[inline(always)]
@@ -65,6 +63,21 @@ impl Matrix {
             },
         )?;
         Ok(product)
+    }
+
+    /// `x · Wᵀ`, and no pass over it.
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        match self {
+            Self::Packed(packed) => packed.product(
+                &x,
+                None,
+                #[inline(always)]
+                |_, _| {},
+            ),
+            Self::Table(weight) => x.matmul(&weight.t()?),
+            Self::Quantized(parts) => joined(parts, D::Minus1, |part| part.product(&x)),
+        }
     }
 
     /// The rows with these numbers, in f32: a table of embeddings.
@@ -140,12 +153,9 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match (&self.weight, &self.bias) {
-            (Matrix::Quantized(parts), None) => {
-                let x = x.contiguous()?;
-                joined(parts, D::Minus1, |part| part.product(&x))
-            }
-            _ => self.forward_then(
+        match self.bias {
+            None => self.weight.plain(x),
+            Some(_) => self.forward_then(
                 x,
                 #[inline(always)]
                 |_, _| {},

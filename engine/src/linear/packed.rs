@@ -79,14 +79,11 @@ impl Packed {
         let mut rows: Vec<f32> = Vec::with_capacity(ids.len() * self.inputs);
         for id in ids {
             let id = usize::try_from(*id).map_err(candle_core::Error::wrap)?;
-            let panel = self
+            let mut panels = self
                 .panels()
                 .chunks_exact((self.width * self.inputs).max(1));
-            match panel
-                .clone()
-                .nth(id / self.width)
-                .filter(|_| id < self.outputs)
-            {
+            let panel = panels.nth(id / self.width);
+            match panel.filter(|_| id < self.outputs) {
                 Some(panel) => rows.extend(panel.iter().skip(id % self.width).step_by(self.width)),
                 None => candle_core::bail!("a row is beyond its matrix"),
             }
